@@ -1,0 +1,6 @@
+//! Adapters: technology + port. Each knows the concepts and its one technology, never HTTP and never another adapter.
+
+pub mod memory;
+pub mod models;
+#[cfg(feature = "onprem")]
+pub mod onprem;

@@ -1,0 +1,1 @@
+//! Adapters for a company's own servers.

@@ -1,0 +1,1 @@
+//! From transcript to model request.

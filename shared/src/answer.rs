@@ -1,0 +1,63 @@
+//! Stored answers: idempotency for requests that are no turns (`/tools/invoke`, hooks, resets), and the
+//! [`AnswerStore`] port. A turn needs none of this: its idempotency record is written in its own acceptance.
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{PrincipalId, TenantId};
+use crate::session::Idempotency;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// Which request: the client's key within tenant and principal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerKey {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// Who asks.
+    pub principal: PrincipalId,
+    /// The client's key and what was asked.
+    pub idempotency: Idempotency,
+}
+
+/// An HTTP answer, to be given again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The content type.
+    pub content_type: String,
+    /// The body.
+    pub body: String,
+}
+
+/// What [`AnswerStore::claim`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody asked before, or whoever did never answered and its claim ran out: do it.
+    Claimed,
+    /// Answered before.
+    Answered(Answer),
+    /// At work until then, at most.
+    Busy {
+        /// The claim's end.
+        until: Timestamp,
+    },
+    /// The key was used with another fingerprint – by such a request or by a turn.
+    Mismatch,
+}
+
+/// Keeps answers.
+#[async_trait]
+pub trait AnswerStore: Send + Sync {
+    /// Claims the key until `until`, durably and atomically: of two concurrent claims one gets it.
+    async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError>;
+
+    /// Stores the answer of a claimed key for good.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the key was never claimed.
+    async fn store(&self, key: &AnswerKey, answer: &Answer, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Gives a claim back unanswered: the request failed in a way that may pass, and may be tried again.
+    async fn release(&self, key: &AnswerKey) -> Result<(), StoreError>;
+}

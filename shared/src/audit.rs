@@ -1,0 +1,124 @@
+//! The audit trail: what was done, by whom, when. Rows are written by the session store, inside the transaction of
+//! what they record; here is the row and the read side.
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+
+/// A row about to be written. The store adds where it belongs and the chain's hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewAudit {
+    /// A ULID, unique.
+    pub id: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Who caused it.
+    pub principal: PrincipalId,
+    /// What happened, dotted: `turn.accepted`, `turn.committed`, `model.fallback`, `tool.parked` …
+    pub action: String,
+    /// Facts of the action; never message texts, never secrets.
+    pub detail: Value,
+}
+
+/// A row as stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// What was given.
+    #[serde(flatten)]
+    pub entry: NewAudit,
+    /// Whose data.
+    pub tenant: TenantId,
+    /// In which session (its stable name).
+    pub session: SessionKey,
+    /// In which transcript: rows of one transcript form a chain.
+    pub session_id: SessionId,
+    /// Which agent.
+    pub agent: AgentId,
+    /// In which turn.
+    pub turn: TurnId,
+    /// [`chain_hash`] of the row before it in the chain; empty for the first.
+    pub previous: String,
+    /// [`chain_hash`] of this row.
+    pub hash: String,
+}
+
+impl AuditRow {
+    /// The hash that the row should have.
+    pub fn expected_hash(&self) -> String {
+        let parts = [
+            self.previous.as_str(),
+            self.tenant.as_str(),
+            self.session.as_str(),
+            self.session_id.as_str(),
+            self.agent.as_str(),
+            self.turn.as_str(),
+            &self.entry.id,
+            &self.entry.at.to_string(),
+            self.entry.principal.as_str(),
+            &self.entry.action,
+            &self.entry.detail.to_string(),
+        ];
+        chain_hash(&parts)
+    }
+}
+
+/// SHA-256 in hex over the parts, each behind its length (8 bytes, big-endian), so that no two lists of parts give
+/// the same bytes.
+pub fn chain_hash(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hex(&hasher.finalize())
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+/// Which rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Only this session.
+    pub session: Option<SessionKey>,
+    /// Only from this time on.
+    pub since: Option<Timestamp>,
+    /// Only before this time.
+    pub until: Option<Timestamp>,
+    /// At most so many, oldest first.
+    pub limit: usize,
+}
+
+/// What [`AuditLog::verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditVerdict {
+    /// Rows looked at.
+    pub rows: u64,
+    /// Ids of rows whose hash does not fit their content, or whose predecessor is missing or changed.
+    pub broken: Vec<String>,
+}
+
+/// Reads the audit trail.
+#[async_trait]
+pub trait AuditLog: Send + Sync {
+    /// Rows that fit, oldest first.
+    async fn list(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// Recomputes every hash and every link. The first remaining row of a chain may point to a pruned one.
+    async fn verify(&self, tenant: &TenantId) -> Result<AuditVerdict, StoreError>;
+
+    /// Forgets rows from before `before`; returns how many.
+    async fn prune(&self, tenant: &TenantId, before: Timestamp) -> Result<u64, StoreError>;
+}

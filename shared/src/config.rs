@@ -1,0 +1,203 @@
+//! Settings: what the agents are (`openclaw.json`), and where we run (the environment).
+
+use crate::agent::Agent;
+use crate::id::AgentId;
+use crate::limit::Limit;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A value that must not be shown: prints as `[redacted]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps it.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the wire only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Everything a process needs to know, checked and complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The gateway's settings.
+    pub gateway: GatewayConfig,
+    /// Agents in the order of the file; ids are unique. Never empty.
+    pub agents: Vec<Agent>,
+    /// Model vendors by id.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Turns.
+    pub turns: TurnConfig,
+    /// `/hooks/*`.
+    pub hooks: HooksConfig,
+    /// Things to tell the operator at start: keys that are read over, the demo model, …
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The agent with this id.
+    pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
+        self.agents.iter().find(|agent| agent.id == *id)
+    }
+
+    /// The agent that answers when a request names none: the first of the file.
+    pub fn default_agent(&self) -> &Agent {
+        // `agents` is never empty: checked where a Config is made.
+        &self.agents[0]
+    }
+}
+
+/// The gateway's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatewayConfig {
+    /// Where to listen, from `bind` and `port`; the command line may say otherwise.
+    pub listen: std::net::SocketAddr,
+    /// Limit per principal.
+    pub limit: Limit,
+    /// Most bytes of a request body.
+    pub max_body_bytes: usize,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// TLS ends in front of us: tokens are accepted over plain HTTP from non-local peers.
+    pub tls_in_front: bool,
+    /// `Strict-Transport-Security`, if any.
+    pub hsts: Option<String>,
+    /// Silence on a stream before a heartbeat comment.
+    pub heartbeat: Duration,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 18_789)),
+            limit: Limit::default(),
+            max_body_bytes: 20 * 1024 * 1024,
+            trusted_proxies: Vec::new(),
+            tls_in_front: false,
+            hsts: None,
+            heartbeat: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How turns are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnConfig {
+    /// How long a turn's lease runs without a step or a renewal.
+    pub lease: Duration,
+    /// Requests that may wait for one busy session; the next is refused.
+    pub max_waiting: usize,
+    /// How long a request waits for a busy session before it is refused.
+    pub max_wait: Duration,
+    /// Most messages of the transcript in a prompt; beyond, a compaction summarises.
+    pub window_messages: usize,
+    /// Newest messages that a compaction leaves as they are.
+    pub keep_messages: usize,
+    /// Jobs that one process runs at once.
+    pub worker_concurrency: usize,
+    /// Deliveries after which a failing job is dead.
+    pub job_max_attempts: u32,
+}
+
+impl Default for TurnConfig {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(90),
+            max_waiting: 32,
+            max_wait: Duration::from_secs(120),
+            window_messages: 100,
+            keep_messages: 20,
+            worker_concurrency: 8,
+            job_max_attempts: 5,
+        }
+    }
+}
+
+/// A model vendor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderConfig {
+    /// Which wire protocol it speaks.
+    pub api: ProviderApi,
+    /// Where, without a trailing slash, e.g. `https://api.anthropic.com`.
+    pub base_url: String,
+    /// Its key; a local model may have none.
+    pub api_key: Option<Secret>,
+    /// Further headers of each call.
+    pub headers: BTreeMap<String, Secret>,
+    /// Longest time to a connection.
+    pub connect_timeout: Duration,
+    /// Longest silence while an answer is awaited or streamed.
+    pub read_timeout: Duration,
+    /// Tries per call before the first token, the first included.
+    pub max_attempts: u32,
+    /// What is known of its models, by vendor's name.
+    pub models: BTreeMap<String, ModelInfo>,
+}
+
+/// A wire protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderApi {
+    /// Anthropic Messages.
+    AnthropicMessages,
+    /// OpenAI chat completions, also Ollama's, vLLM's and LM Studio's.
+    OpenAiCompletions,
+    /// The demo model inside this process: no network, echoes. Only by its own name or `--demo`.
+    Demo,
+}
+
+/// What is known of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Most tokens of prompt and reply together.
+    pub context_window: u32,
+    /// Most tokens of a reply, asked for when the client names none.
+    pub max_tokens: u32,
+}
+
+impl Default for ModelInfo {
+    fn default() -> Self {
+        Self { context_window: 200_000, max_tokens: 8_192 }
+    }
+}
+
+/// `/hooks/*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HooksConfig {
+    /// Whether a caller may name the session.
+    pub allow_request_session_key: bool,
+    /// If so, only with one of these beginnings; empty for any.
+    pub allowed_session_key_prefixes: Vec<String>,
+    /// The agents that hooks may start; `None` for all.
+    pub allowed_agents: Option<Vec<AgentId>>,
+}
+
+impl Default for HooksConfig {
+    fn default() -> Self {
+        Self { allow_request_session_key: true, allowed_session_key_prefixes: Vec::new(), allowed_agents: None }
+    }
+}
+
+/// Where we run: the environment and the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Where data is kept.
+    pub data: PathBuf,
+    /// The configuration file, if one was named.
+    pub config: Option<PathBuf>,
+    /// Put every agent on the demo model.
+    pub demo: bool,
+}

@@ -1,0 +1,204 @@
+//! What went wrong, in the words a caller can act on.
+//!
+//! Every concept has a small error of its own; each maps to one [`ErrorKind`]. What a kind means to an HTTP
+//! client and to the job queue stands in two total tables here, and nowhere else.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// A cause, kept for the log of the edge that answers; never shown to a caller.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// What kind of failure it is: decides the HTTP status, the `code`, and what the job queue does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request is wrong and will stay wrong.
+    Invalid,
+    /// No credential, or not a valid one.
+    Unauthenticated,
+    /// A valid credential that may not do this.
+    Forbidden,
+    /// The named thing does not exist, or the caller may not know that it does.
+    NotFound,
+    /// Busy: the session, or the same idempotency key, is at work. The same request may work later.
+    Conflict,
+    /// The idempotency key was used before with another body.
+    Mismatch,
+    /// Too many requests.
+    RateLimited,
+    /// A budget is spent.
+    BudgetExceeded,
+    /// The model's vendor failed.
+    Upstream,
+    /// A part of this installation is not there right now.
+    Unavailable,
+    /// A bug, or data that cannot be read.
+    Internal,
+}
+
+/// What the job queue does with a job that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobVerdict {
+    /// Dead-letter it: trying again gives the same answer.
+    Dead,
+    /// Try again with back-off, or after the time that the error names.
+    Retry,
+}
+
+impl ErrorKind {
+    /// The `code` of an error body: the kind in snake case, except that a mismatch says what mismatched.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Mismatch => "idempotency_mismatch",
+            Self::RateLimited => "rate_limited",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::Upstream => "upstream",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Invalid => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::Mismatch => 422,
+            Self::RateLimited | Self::BudgetExceeded => 429,
+            Self::Upstream => 502,
+            Self::Unavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+
+    /// What the queue does with a job that failed so.
+    pub const fn job_verdict(self) -> JobVerdict {
+        match self {
+            Self::Conflict | Self::RateLimited | Self::BudgetExceeded | Self::Upstream | Self::Unavailable => {
+                JobVerdict::Retry
+            }
+            Self::Invalid
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::Mismatch
+            | Self::Internal => JobVerdict::Dead,
+        }
+    }
+
+    /// Whether the same request can succeed later without a change.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self.job_verdict(), JobVerdict::Retry)
+    }
+}
+
+/// A failure on its way to a caller: kind, a sentence for the caller, and a cause for the log.
+#[derive(Debug)]
+pub struct Error {
+    /// What kind of failure.
+    pub kind: ErrorKind,
+    /// For the caller: what was wrong, where, and what to do. Never holds a secret or an internal cause.
+    pub message: String,
+    /// The request's field that was wrong, e.g. `messages[2].content`.
+    pub param: Option<String>,
+    /// When the same request may work.
+    pub retry_after: Option<Duration>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// A failure with nothing but its kind and sentence.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), param: None, retry_after: None, source: None }
+    }
+
+    /// The request is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// The named thing is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// A bug or unreadable data: the caller hears `internal error`, the log hears the cause.
+    pub fn internal(source: impl Into<Source>) -> Self {
+        Self::new(ErrorKind::Internal, "internal error").caused_by(source)
+    }
+
+    /// Names the field that was wrong.
+    pub fn at(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Says when to try again.
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Keeps the cause, for the log only.
+    pub fn caused_by(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// What a storage port answers when it cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The lease or receipt is no longer the current one: somebody else owns the work now. Stop; write nothing.
+    #[error("the lease is no longer current")]
+    Fenced,
+    /// There is no such row.
+    #[error("there is no such entry")]
+    NotFound,
+    /// The store cannot be reached or is too busy; nothing is known to have been written. Try again.
+    #[error("the store cannot be reached")]
+    Unavailable(#[source] Source),
+    /// The store holds something that cannot be read, or refused what it should accept. A person must look.
+    #[error("the store holds something unreadable")]
+    Broken(#[source] Source),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced => {
+                Self::new(ErrorKind::Conflict, "another process took this turn over; ask again for its answer")
+                    .after(Duration::from_secs(1))
+            }
+            StoreError::NotFound => Self::not_found("there is no such entry"),
+            StoreError::Unavailable(source) => {
+                Self::new(ErrorKind::Unavailable, "the store cannot be reached right now; try again")
+                    .after(Duration::from_secs(1))
+                    .caused_by(source)
+            }
+            StoreError::Broken(source) => Self::internal(source),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Jobs: accepted work that runs later, and the [`JobQueue`] port.
+
+use crate::agent::RunRequest;
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{JobId, TenantId};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Accepted work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// Unique; enqueueing the same id again changes nothing.
+    pub id: JobId,
+    /// Whose data.
+    pub tenant: TenantId,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Work {
+    /// Runs a turn.
+    Turn(Box<RunRequest>),
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waiting, delayed, or being worked on.
+    Pending,
+    /// Finished.
+    Done,
+    /// Given up, with a reason; waits for a person.
+    Dead,
+}
+
+/// A job as stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The work.
+    #[serde(flatten)]
+    pub job: NewJob,
+    /// Where it stands.
+    pub state: JobState,
+    /// Deliveries so far since it was enqueued or redriven.
+    pub attempts: u32,
+    /// When it was enqueued.
+    pub created_at: Timestamp,
+    /// Not delivered before.
+    pub visible_at: Timestamp,
+    /// Why the last attempt failed, or the job is dead.
+    pub reason: Option<String>,
+}
+
+/// A job handed to a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// The job; `attempts` counts this delivery.
+    pub job: Job,
+    /// Names this delivery: a later delivery of the same job makes it invalid.
+    pub receipt: Receipt,
+}
+
+/// Names one delivery of one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// Which job.
+    pub job: JobId,
+    /// Which delivery of it.
+    pub token: u64,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The work is done.
+    Done,
+    /// Deliver again after a while.
+    Retry {
+        /// From now.
+        after: Duration,
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// Give up.
+    Dead {
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// Which jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Only this one.
+    pub id: Option<JobId>,
+    /// Only in this state.
+    pub state: Option<JobState>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Keeps accepted work until it is done. A job is delivered at least once; a delivery not settled before its
+/// visibility ends is delivered again.
+#[async_trait]
+pub trait JobQueue: Send + Sync {
+    /// Stores a job, durably, to be delivered `delay` from `now`. `false` if the id was known (nothing changed).
+    async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Takes up to `max` due jobs, longest due first, and hides each until `until`. Empty if none is due; does not wait.
+    async fn receive(&self, max: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Hides a delivery for longer, while its work goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the job was delivered again, or settled.
+    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError>;
+
+    /// Ends a delivery.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] as with [`JobQueue::extend`].
+    async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Jobs that fit, newest first.
+    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError>;
+
+    /// Delivers a dead job again, at once, with its attempts back to 0.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such dead job.
+    async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError>;
+}

@@ -1,0 +1,41 @@
+//! Reef: durable agent turns.
+//!
+//! An accepted turn is stored before any model is called, journaled step by step, and answered once – through
+//! crashes, restarts and two processes on one store.
+//!
+//! # Where to find what
+//!
+//! *Concepts*, each with its types and then its port:
+//! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
+//! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`job`] (work that runs later) ·
+//! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`answer`] (idempotency of requests that are no
+//! turns) · [`audit`] (who did what) · [`clock`], [`id`] (time and names, injected) · [`error`] (what a failure means).
+//!
+//! *What runs on them*: [`agent::runner`] (the turn's loop) · [`agent::prompt`] (transcript to model request) ·
+//! [`tools`] (the built-in tools) · [`worker`] (the queue's worker) · [`http`] (every HTTP surface) · [`app`] (one
+//! struct that holds it all) · [`config`] (`openclaw.json` and the environment).
+//!
+//! *Adapters*, technology + port: [`adapters`].
+//!
+//! The dependency rule – adapters know concepts, HTTP knows concepts, neither knows the other – is a test:
+//! `tests/architecture.rs`.
+
+pub mod adapters;
+pub mod agent;
+pub mod answer;
+pub mod app;
+pub mod audit;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod id;
+pub mod job;
+pub mod limit;
+pub mod message;
+pub mod model;
+pub mod principal;
+pub mod session;
+pub mod tool;
+pub mod tools;
+pub mod worker;

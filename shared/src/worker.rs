@@ -1,0 +1,1 @@
+//! The queue worker: runs one delivery and says how it ended.
