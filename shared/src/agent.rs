@@ -13,6 +13,7 @@ use crate::tool::ToolSpec;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,6 +115,9 @@ pub struct RunOptions {
     pub trigger: String,
     /// The client sees the agent as this model name; kept to answer the same again.
     pub requested_model: String,
+    /// What else of the request a surface repeats in its answers, in the surface's own form; nobody else reads it.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub echo: Value,
 }
 
 /// One event of a turn. [`TurnEvent::Accepted`] comes first and [`TurnEvent::Ended`] last, exactly once each, unless
