@@ -187,7 +187,11 @@ pub struct HooksConfig {
 
 impl Default for HooksConfig {
     fn default() -> Self {
-        Self { allow_request_session_key: true, allowed_session_key_prefixes: Vec::new(), allowed_agents: None }
+        Self {
+            allow_request_session_key: true,
+            allowed_session_key_prefixes: Vec::new(),
+            allowed_agents: None,
+        }
     }
 }
 

@@ -84,9 +84,11 @@ impl ErrorKind {
     /// What the queue does with a job that failed so.
     pub const fn job_verdict(self) -> JobVerdict {
         match self {
-            Self::Conflict | Self::RateLimited | Self::BudgetExceeded | Self::Upstream | Self::Unavailable => {
-                JobVerdict::Retry
-            }
+            Self::Conflict
+            | Self::RateLimited
+            | Self::BudgetExceeded
+            | Self::Upstream
+            | Self::Unavailable => JobVerdict::Retry,
             Self::Invalid
             | Self::Unauthenticated
             | Self::Forbidden
@@ -188,10 +190,11 @@ pub enum StoreError {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Fenced => {
-                Self::new(ErrorKind::Conflict, "another process took this turn over; ask again for its answer")
-                    .after(Duration::from_secs(1))
-            }
+            StoreError::Fenced => Self::new(
+                ErrorKind::Conflict,
+                "another process took this turn over; ask again for its answer",
+            )
+            .after(Duration::from_secs(1)),
             StoreError::NotFound => Self::not_found("there is no such entry"),
             StoreError::Unavailable(source) => {
                 Self::new(ErrorKind::Unavailable, "the store cannot be reached right now; try again")

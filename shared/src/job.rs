@@ -115,7 +115,12 @@ pub trait JobQueue: Send + Sync {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Takes up to `max` due jobs, longest due first, and hides each until `until`. Empty if none is due; does not wait.
-    async fn receive(&self, max: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Delivery>, StoreError>;
+    async fn receive(
+        &self,
+        max: usize,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Delivery>, StoreError>;
 
     /// Hides a delivery for longer, while its work goes on.
     ///

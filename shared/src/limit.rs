@@ -40,7 +40,10 @@ pub enum Decision {
 ///
 /// Source: ITU-T I.371, virtual scheduling algorithm, with tolerance `burst × interval`.
 pub fn gcra(tat: Option<i64>, limit: Limit, now: Timestamp) -> (Decision, Option<i64>) {
-    #[expect(clippy::cast_possible_truncation, reason = "an interval of over 292,000 years saturates, which is meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an interval of over 292,000 years saturates, which is meant"
+    )]
     let interval = (1_000_000.0 / limit.per_second) as i64;
     let now = now.as_millis().saturating_mul(1000);
     let due = tat.unwrap_or(now).max(now);

@@ -241,7 +241,10 @@ impl ModelError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self.failure,
-            ModelFailure::RateLimited | ModelFailure::Overloaded | ModelFailure::Timeout | ModelFailure::Network
+            ModelFailure::RateLimited
+                | ModelFailure::Overloaded
+                | ModelFailure::Timeout
+                | ModelFailure::Network
         )
     }
 
