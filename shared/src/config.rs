@@ -44,6 +44,8 @@ pub struct Config {
     pub turns: TurnConfig,
     /// `/hooks/*`.
     pub hooks: HooksConfig,
+    /// IANA name of the zone in which people are shown times, beside UTC. Agents may have their own.
+    pub time_zone: String,
     /// Things to tell the operator at start: keys that are read over, the demo model, …
     pub warnings: Vec<String>,
 }
@@ -78,6 +80,8 @@ pub struct GatewayConfig {
     pub hsts: Option<String>,
     /// Silence on a stream before a heartbeat comment.
     pub heartbeat: Duration,
+    /// How long a stopping process waits for its turns; those unfinished then go on at the next start.
+    pub drain: Duration,
 }
 
 impl Default for GatewayConfig {
@@ -90,6 +94,7 @@ impl Default for GatewayConfig {
             tls_in_front: false,
             hsts: None,
             heartbeat: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
         }
     }
 }
