@@ -3,16 +3,18 @@
 use crate::agent::AgentInvoker;
 use crate::answer::AnswerStore;
 use crate::audit::AuditLog;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::id::{IdSource, TenantId};
 use crate::job::JobQueue;
 use crate::limit::RateLimiter;
+use crate::metrics::Metrics;
 use crate::principal::TokenStore;
 use crate::session::{SessionIndex, SessionStore};
 use crate::tool::Tool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where data is kept: one adapter per storage port, usually all of one technology.
 #[derive(Clone)]
@@ -50,4 +52,37 @@ pub struct App {
     pub ids: Arc<dyn IdSource>,
     /// Whose installation this is, until tokens say otherwise.
     pub tenant: TenantId,
+    /// Counts and times.
+    pub metrics: Arc<Metrics>,
+    /// Whether the process still takes new work.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+/// From start to drain. A draining process ends what it has accepted and refuses new turns.
+#[derive(Debug)]
+pub struct Lifecycle {
+    started_at: Timestamp,
+    draining: AtomicBool,
+}
+
+impl Lifecycle {
+    /// A process that started at `now` and takes work.
+    pub const fn started(now: Timestamp) -> Self {
+        Self { started_at: now, draining: AtomicBool::new(false) }
+    }
+
+    /// When the process started.
+    pub const fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// Refuses new turns from now on, for good.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether new turns are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
 }

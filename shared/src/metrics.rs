@@ -1,0 +1,316 @@
+//! Metrics: what operators watch, by names they know, in Prometheus' text format.
+//!
+//! The two request metrics are the guide's; the others carry OpenClaw's names and labels, so that its dashboards work
+//! on them. Nothing here is process-wide: a process may hold several [`Metrics`], as tests do.
+//!
+//! Label values that come from outside (a channel's name, a model's) are bounded: after [`MAX_LABEL_VALUES`] different
+//! ones per label, further ones count as `other`.
+
+use crate::model::Usage;
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Most different values of one label; a site has some tens of models, agents and tools.
+pub const MAX_LABEL_VALUES: usize = 200;
+
+/// Observed durations wait in memory until they are folded into their histogram; that is done each so many.
+const FOLD_EVERY: u32 = 1024;
+
+/// Bounds of duration histograms in seconds: from a store's write to the longest turn.
+const BOUNDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+const METADATA: Metadata<'static> = Metadata::new("reef", Level::INFO, None);
+
+/// What a finished run is counted under.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLabels<'a> {
+    /// Where it was held, e.g. `webchat`.
+    pub channel: &'a str,
+    /// The model's provider.
+    pub provider: &'a str,
+    /// The vendor's name of the model.
+    pub model: &'a str,
+    /// What made the turn: `chat`, `responses`, `hook`, `cli`.
+    pub trigger: &'a str,
+}
+
+/// Counts and times. Cheap to record, rendered on demand.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    seen: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
+    since_fold: AtomicU32,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// With every count at zero.
+    pub fn new() -> Self {
+        let recorder = builder().build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self {
+            recorder,
+            handle,
+            seen: Mutex::new(BTreeMap::new()),
+            since_fold: AtomicU32::new(0),
+        };
+        metrics.describe();
+        metrics
+    }
+
+    /// An HTTP request was answered; `took` runs to the end of the answer's body.
+    pub fn request(&self, status: u16, took: Duration) {
+        self.counter("openclaw_requests_total", vec![Label::new("status", status.to_string())]).increment(1);
+        self.observe("openclaw_request_duration_seconds", Vec::new(), took);
+    }
+
+    /// A turn ended. `outcome`: `completed`, `failed` or `parked`.
+    pub fn run_completed(&self, run: RunLabels<'_>, outcome: &'static str, took: Duration) {
+        let labels = || {
+            vec![
+                self.label("channel", run.channel),
+                self.label("model", run.model),
+                Label::from_static_parts("outcome", outcome),
+                self.label("provider", run.provider),
+                self.label("trigger", run.trigger),
+            ]
+        };
+        self.counter("openclaw_run_completed_total", labels()).increment(1);
+        self.observe("openclaw_run_duration_seconds", labels(), took);
+    }
+
+    /// A model was called. `outcome`: `completed` or `error`.
+    pub fn model_call(&self, provider: &str, model: &str, outcome: &'static str, took: Duration) {
+        let labels = || {
+            vec![
+                self.label("model", model),
+                Label::from_static_parts("outcome", outcome),
+                self.label("provider", provider),
+            ]
+        };
+        self.counter("openclaw_model_call_total", labels()).increment(1);
+        self.observe("openclaw_model_call_duration_seconds", labels(), took);
+    }
+
+    /// Tokens of one model call.
+    pub fn model_tokens(&self, provider: &str, model: &str, usage: &Usage) {
+        let kinds = [
+            ("input", usage.input_tokens.saturating_sub(usage.cached_tokens + usage.cache_write_tokens)),
+            ("cache_read", usage.cached_tokens),
+            ("cache_write", usage.cache_write_tokens),
+            ("output", usage.output_tokens),
+        ];
+        for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| *tokens > 0) {
+            let labels = vec![
+                self.label("model", model),
+                self.label("provider", provider),
+                Label::from_static_parts("token_type", kind),
+            ];
+            self.counter("openclaw_model_tokens_total", labels).increment(tokens);
+        }
+    }
+
+    /// A built-in tool ran. `outcome`: `completed` or `error`.
+    pub fn tool_execution(&self, tool: &str, outcome: &'static str) {
+        let labels = vec![Label::from_static_parts("outcome", outcome), self.label("tool", tool)];
+        self.counter("openclaw_tool_execution_total", labels).increment(1);
+    }
+
+    /// A hook was called. `outcome`: `accepted`, `replayed` or `refused`.
+    pub fn webhook_received(&self, hook: &'static str, outcome: &'static str) {
+        let labels =
+            vec![Label::from_static_parts("outcome", outcome), Label::from_static_parts("webhook", hook)];
+        self.counter("openclaw_webhook_received_total", labels).increment(1);
+    }
+
+    /// A turn was accepted on a session.
+    pub fn session_turn_created(&self, channel: &str, trigger: &str) {
+        let labels = vec![self.label("channel", channel), self.label("trigger", trigger)];
+        self.counter("openclaw_session_turn_created_total", labels).increment(1);
+    }
+
+    /// A request starts to wait in a lane (`session`: for its busy session). Pair with [`Metrics::lane_left`].
+    pub fn lane_entered(&self, lane: &'static str) {
+        self.lane(lane).increment(1.0);
+    }
+
+    /// A request left a lane, after that long.
+    pub fn lane_left(&self, lane: &'static str, waited: Duration) {
+        self.lane(lane).decrement(1.0);
+        let labels = vec![Label::from_static_parts("lane", lane)];
+        self.observe("openclaw_queue_lane_wait_seconds", labels, waited);
+    }
+
+    /// Everything, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> String {
+        if let Some(bytes) = resident_bytes() {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; memory is far below 2^53 bytes")]
+            self.gauge("openclaw_memory_rss_bytes", Vec::new()).set(bytes as f64);
+        }
+        self.handle.render()
+    }
+
+    fn lane(&self, lane: &'static str) -> Gauge {
+        self.gauge("openclaw_queue_lane_size", vec![Label::from_static_parts("lane", lane)])
+    }
+
+    fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
+        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    fn observe(&self, name: &'static str, labels: Vec<Label>, took: Duration) {
+        let histogram: Histogram = self.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA);
+        histogram.record(took.as_secs_f64());
+        if self.since_fold.fetch_add(1, Ordering::Relaxed) >= FOLD_EVERY {
+            self.since_fold.store(0, Ordering::Relaxed);
+            self.handle.run_upkeep();
+        }
+    }
+
+    /// The label, or `other` when its name has too many values already.
+    fn label(&self, name: &'static str, value: &str) -> Label {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = seen.entry(name).or_default();
+        if !values.contains(value) {
+            if values.len() >= MAX_LABEL_VALUES {
+                return Label::from_static_parts(name, "other");
+            }
+            values.insert(value.to_owned());
+        }
+        Label::new(name, value.to_owned())
+    }
+
+    fn describe(&self) {
+        let counters = [
+            ("openclaw_requests_total", "HTTP requests answered, without health checks and scrapes"),
+            ("openclaw_run_completed_total", "Turns ended"),
+            ("openclaw_model_call_total", "Model calls"),
+            ("openclaw_model_tokens_total", "Tokens of model calls, as the vendor counted them"),
+            ("openclaw_tool_execution_total", "Built-in tools run"),
+            ("openclaw_webhook_received_total", "Hooks called"),
+            ("openclaw_session_turn_created_total", "Turns accepted"),
+        ];
+        for (name, text) in counters {
+            self.recorder.describe_counter(name.into(), None, text.into());
+        }
+        let gauges = [
+            ("openclaw_queue_lane_size", "Requests waiting in a lane"),
+            ("openclaw_memory_rss_bytes", "Resident memory of this process"),
+        ];
+        for (name, text) in gauges {
+            self.recorder.describe_gauge(name.into(), None, text.into());
+        }
+        let durations = [
+            ("openclaw_request_duration_seconds", "Time from a request's head to the end of its answer"),
+            ("openclaw_run_duration_seconds", "Time from a turn's acceptance to its end"),
+            ("openclaw_model_call_duration_seconds", "Time of a model call, to the end of its stream"),
+            ("openclaw_queue_lane_wait_seconds", "Time that a request waited in a lane"),
+        ];
+        for (name, text) in durations {
+            self.recorder.describe_histogram(name.into(), None, text.into());
+        }
+    }
+}
+
+/// Durations are histograms, except the guide's request duration, whose alert reads a summary's 0.95 quantile.
+fn builder() -> PrometheusBuilder {
+    let histograms = ["openclaw_run_", "openclaw_model_", "openclaw_queue_"];
+    histograms.into_iter().fold(PrometheusBuilder::new(), |builder, prefix| {
+        #[expect(clippy::expect_used, reason = "fails for an empty list of bounds only, and this one is a constant")]
+        builder.set_buckets_for_metric(Matcher::Prefix(prefix.to_owned()), BOUNDS).expect("bounds are not empty")
+    })
+}
+
+/// Resident memory, from the second field of Linux' `statm` in pages of 4 KiB; `None` elsewhere.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_of(text: &str, name: &str) -> Vec<String> {
+        text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn requests_are_counted_by_status_and_summed_up_with_the_guides_quantile() {
+        let metrics = Metrics::new();
+        metrics.request(200, Duration::from_millis(250));
+        metrics.request(200, Duration::from_millis(250));
+        metrics.request(404, Duration::from_millis(250));
+        let text = metrics.render();
+        let mut counts = lines_of(&text, "openclaw_requests_total");
+        counts.sort();
+        assert_eq!(counts, [
+            r#"openclaw_requests_total{status="200"} 2"#,
+            r#"openclaw_requests_total{status="404"} 1"#
+        ]);
+        assert_eq!(
+            lines_of(&text, r#"openclaw_request_duration_seconds{quantile="0.95"}"#).len(),
+            1,
+            "{text}"
+        );
+        assert_eq!(
+            lines_of(&text, "openclaw_request_duration_seconds_count"),
+            ["openclaw_request_duration_seconds_count 3"]
+        );
+    }
+
+    #[test]
+    fn a_label_with_too_many_values_counts_the_rest_as_other() {
+        let metrics = Metrics::new();
+        for number in 0..MAX_LABEL_VALUES + 50 {
+            metrics.tool_execution(&format!("tool-{number}"), "completed");
+        }
+        let text = metrics.render();
+        assert_eq!(lines_of(&text, "openclaw_tool_execution_total").len(), MAX_LABEL_VALUES + 1);
+        assert!(text.contains(r#"openclaw_tool_execution_total{outcome="completed",tool="other"} 50"#), "{text}");
+    }
+
+    #[test]
+    fn a_label_value_cannot_break_out_of_its_line() {
+        let metrics = Metrics::new();
+        metrics.session_turn_created("a\"} 1\nfake 1", "chat");
+        let text = metrics.render();
+        assert_eq!(lines_of(&text, "fake"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_lane_grows_and_shrinks_and_its_waits_are_a_histogram() {
+        let metrics = Metrics::new();
+        metrics.lane_entered("session");
+        metrics.lane_entered("session");
+        metrics.lane_left("session", Duration::from_millis(20));
+        let text = metrics.render();
+        assert_eq!(lines_of(&text, "openclaw_queue_lane_size"), [r#"openclaw_queue_lane_size{lane="session"} 1"#]);
+        assert_eq!(
+            lines_of(&text, "openclaw_queue_lane_wait_seconds_bucket{lane=\"session\",le=\"0.025\"}"),
+            [r#"openclaw_queue_lane_wait_seconds_bucket{lane="session",le="0.025"} 1"#]
+        );
+    }
+}
