@@ -65,12 +65,8 @@ impl Metrics {
     pub fn new() -> Self {
         let recorder = builder().build_recorder();
         let handle = recorder.handle();
-        let metrics = Self {
-            recorder,
-            handle,
-            seen: Mutex::new(BTreeMap::new()),
-            since_fold: AtomicU32::new(0),
-        };
+        let metrics =
+            Self { recorder, handle, seen: Mutex::new(BTreeMap::new()), since_fold: AtomicU32::new(0) };
         metrics.describe();
         metrics
     }
@@ -161,7 +157,10 @@ impl Metrics {
     /// Everything, in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         if let Some(bytes) = resident_bytes() {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; memory is far below 2^53 bytes")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a gauge is a float; memory is far below 2^53 bytes"
+            )]
             self.gauge("openclaw_memory_rss_bytes", Vec::new()).set(bytes as f64);
         }
         self.handle.render()
@@ -180,7 +179,8 @@ impl Metrics {
     }
 
     fn observe(&self, name: &'static str, labels: Vec<Label>, took: Duration) {
-        let histogram: Histogram = self.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA);
+        let histogram: Histogram =
+            self.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA);
         histogram.record(took.as_secs_f64());
         if self.since_fold.fetch_add(1, Ordering::Relaxed) >= FOLD_EVERY {
             self.since_fold.store(0, Ordering::Relaxed);
@@ -237,8 +237,13 @@ impl Metrics {
 fn builder() -> PrometheusBuilder {
     let histograms = ["openclaw_run_", "openclaw_model_", "openclaw_queue_"];
     histograms.into_iter().fold(PrometheusBuilder::new(), |builder, prefix| {
-        #[expect(clippy::expect_used, reason = "fails for an empty list of bounds only, and this one is a constant")]
-        builder.set_buckets_for_metric(Matcher::Prefix(prefix.to_owned()), BOUNDS).expect("bounds are not empty")
+        #[expect(
+            clippy::expect_used,
+            reason = "fails for an empty list of bounds only, and this one is a constant"
+        )]
+        builder
+            .set_buckets_for_metric(Matcher::Prefix(prefix.to_owned()), BOUNDS)
+            .expect("bounds are not empty")
     })
 }
 
@@ -266,10 +271,10 @@ mod tests {
         let text = metrics.render();
         let mut counts = lines_of(&text, "openclaw_requests_total");
         counts.sort();
-        assert_eq!(counts, [
-            r#"openclaw_requests_total{status="200"} 2"#,
-            r#"openclaw_requests_total{status="404"} 1"#
-        ]);
+        assert_eq!(
+            counts,
+            [r#"openclaw_requests_total{status="200"} 2"#, r#"openclaw_requests_total{status="404"} 1"#]
+        );
         assert_eq!(
             lines_of(&text, r#"openclaw_request_duration_seconds{quantile="0.95"}"#).len(),
             1,
@@ -289,7 +294,10 @@ mod tests {
         }
         let text = metrics.render();
         assert_eq!(lines_of(&text, "openclaw_tool_execution_total").len(), MAX_LABEL_VALUES + 1);
-        assert!(text.contains(r#"openclaw_tool_execution_total{outcome="completed",tool="other"} 50"#), "{text}");
+        assert!(
+            text.contains(r#"openclaw_tool_execution_total{outcome="completed",tool="other"} 50"#),
+            "{text}"
+        );
     }
 
     #[test]
@@ -307,7 +315,10 @@ mod tests {
         metrics.lane_entered("session");
         metrics.lane_left("session", Duration::from_millis(20));
         let text = metrics.render();
-        assert_eq!(lines_of(&text, "openclaw_queue_lane_size"), [r#"openclaw_queue_lane_size{lane="session"} 1"#]);
+        assert_eq!(
+            lines_of(&text, "openclaw_queue_lane_size"),
+            [r#"openclaw_queue_lane_size{lane="session"} 1"#]
+        );
         assert_eq!(
             lines_of(&text, "openclaw_queue_lane_wait_seconds_bucket{lane=\"session\",le=\"0.025\"}"),
             [r#"openclaw_queue_lane_wait_seconds_bucket{lane="session",le="0.025"} 1"#]
