@@ -3,6 +3,7 @@
 
 pub mod prompt;
 pub mod runner;
+pub mod workspace;
 
 use crate::error::Error;
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};

@@ -1,0 +1,99 @@
+//! `read`: a text file of the workspace.
+
+use super::folder::{Folder, InnerPath, explain};
+use super::{arguments, blocking, spec};
+use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+pub(super) const NAME: &str = "read";
+
+/// Most bytes in one answer: about 64,000 tokens of English.
+const MAX_BYTES: u64 = 256 * 1024;
+
+pub(super) struct ReadFile(ToolSpec);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Arguments {
+    path: String,
+    #[serde(default)]
+    offset: u64,
+}
+
+impl ReadFile {
+    pub(super) fn new() -> Self {
+        Self(spec(
+            NAME,
+            "Reads a text file (UTF-8) of your workspace: at most 256 KB at once. A note at the end of a longer file's \
+             part says from which offset to read on.",
+            json!({
+                "type": "object",
+                "properties": {
+                    "path": { "type": "string", "description": "The file, relative to your workspace." },
+                    "offset": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "description": "The byte to begin at; the beginning if left out."
+                    }
+                },
+                "required": ["path"],
+                "additionalProperties": false
+            }),
+            Effect::None,
+        ))
+    }
+}
+
+#[async_trait]
+impl Tool for ReadFile {
+    fn spec(&self) -> &ToolSpec {
+        &self.0
+    }
+
+    async fn call(&self, context: &ToolContext, given: &Value) -> Result<ToolOutput, ToolError> {
+        let Arguments { path, offset } = arguments(given)?;
+        let workspace = context.workspace.clone();
+        blocking(move || read(&workspace, &path, offset)).await
+    }
+}
+
+fn read(workspace: &Path, path: &str, offset: u64) -> Result<ToolOutput, ToolError> {
+    let inner = InnerPath::new(path)?;
+    let (mut file, found) = Folder::open(workspace)?.file(&inner)?;
+    let total = found.len();
+    if offset > total {
+        return Err(ToolError::Arguments(format!("`offset`: `{path}` has only {total} bytes")));
+    }
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.take(MAX_BYTES).read_to_end(&mut bytes))
+        .map_err(|error| explain(path, error))?;
+    let full = bytes.len() as u64 == MAX_BYTES;
+    let mut content = match String::from_utf8(bytes) {
+        Ok(content) => content,
+        Err(error) => {
+            let valid = error.utf8_error();
+            // Ending within a character is the cut's fault if there is a cut, and the file's if there is none.
+            if !(full && valid.error_len().is_none()) {
+                let hint = if offset > 0 && valid.valid_up_to() == 0 { " at this offset" } else { "" };
+                return Err(ToolError::Refused(format!("`{path}` is no text in UTF-8{hint}")));
+            }
+            let mut bytes = error.into_bytes();
+            bytes.truncate(valid.valid_up_to());
+            String::from_utf8(bytes).unwrap_or_default()
+        }
+    };
+    let end = offset + content.len() as u64;
+    let more = full && end < total;
+    let details = json!({ "bytes": total, "offset": offset, "nextOffset": more.then_some(end) });
+    if more {
+        content.push_str(&format!(
+            "\n[TRUNCATED] Bytes {offset} to {end} of {total} are shown; read on with `offset` {end}."
+        ));
+    }
+    Ok(ToolOutput { content, details: Some(details) })
+}
