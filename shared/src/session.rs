@@ -31,7 +31,7 @@ pub struct Session {
     pub channel: String,
     /// When the key was first used.
     pub created_at: Timestamp,
-    /// When a message was last recorded.
+    /// When a message was last recorded, or the session was made or reset.
     pub updated_at: Timestamp,
     /// Grows at each change of home; 0 on a site.
     pub epoch: u64,
@@ -319,6 +319,11 @@ pub trait SessionStore: Send + Sync {
     /// turn – then [`Begun::Mismatch`] if the fingerprint differs, [`Begun::Replayed`] if it ended, [`Begun::Busy`]
     /// or [`Begun::Resumed`] if it has not. A turn whose outcome [may run again](TurnOutcome::may_run_again) counts as
     /// new, under its old id. Then the session's holder: [`Begun::Busy`] or [`Begun::Orphaned`]. Then it starts.
+    ///
+    /// A known turn stays on the session it was accepted on, whatever session the caller names: the lease tells. One
+    /// that runs again gets its input appended anew, behind whatever came since; of its messages in the transcript
+    /// only those from the lease's input on count. Input and audit row are not written for [`Begun::Resumed`]. A
+    /// lease has run out from `until` on (`until <= now`).
     ///
     /// # Errors
     /// [`StoreError::Broken`] if the session belongs to another agent.

@@ -1,1 +1,51 @@
-//! Every storage port in memory: the reference semantics.
+//! Every storage port in memory: the reference semantics that the durable adapters are compared with.
+//!
+//! One state behind one lock, so that each operation is atomic by construction. Nothing survives the process.
+
+mod answers;
+mod audit;
+mod jobs;
+mod limits;
+mod sessions;
+mod tokens;
+
+use crate::audit::AuditRow;
+use crate::id::{JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use crate::message::Message;
+use crate::principal::Token;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// All storage ports over one state in memory. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+}
+
+/// What is kept. Ordered maps where a listing's order must not depend on chance.
+#[derive(Debug, Default)]
+struct State {
+    sessions: BTreeMap<(TenantId, SessionKey), sessions::Head>,
+    transcripts: HashMap<(TenantId, SessionId), Vec<Message>>,
+    turns: BTreeMap<(TenantId, TurnId), sessions::TurnRecord>,
+    /// The idempotency records of turns and of other requests: one namespace.
+    keys: HashMap<(TenantId, PrincipalId, String), answers::KeyRecord>,
+    /// In the order of writing, so rows of one chain stand in the chain's order.
+    audit: Vec<AuditRow>,
+    jobs: BTreeMap<(TenantId, JobId), jobs::JobRecord>,
+    tokens: BTreeMap<PrincipalId, Token>,
+    limits: limits::Subjects,
+}
+
+impl Memory {
+    /// Empty stores.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state. A panic elsewhere while the lock was held is no reason to refuse: no operation leaves the state
+    /// half-changed before its last fallible step.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,124 @@
+//! [`JobQueue`] in memory.
+
+use super::{Memory, State};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{JobId, TenantId};
+use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt};
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// A job with the token of its newest delivery. The token never goes back, and grows at each settlement, too: what
+/// was handed out before is then worth nothing.
+#[derive(Debug)]
+pub(super) struct JobRecord {
+    job: Job,
+    token: u64,
+}
+
+/// The job that a receipt still is good for.
+fn delivered<'a>(state: &'a mut State, receipt: &Receipt) -> Result<&'a mut JobRecord, StoreError> {
+    let key = (receipt.tenant.clone(), receipt.job.clone());
+    match state.jobs.get_mut(&key) {
+        Some(record) if record.token == receipt.token && record.job.state == JobState::Pending => Ok(record),
+        _ => Err(StoreError::Fenced),
+    }
+}
+
+#[async_trait]
+impl JobQueue for Memory {
+    async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let key = (job.tenant.clone(), job.id.clone());
+        if state.jobs.contains_key(&key) {
+            return Ok(false);
+        }
+        let job = Job {
+            job: job.clone(),
+            state: JobState::Pending,
+            attempts: 0,
+            created_at: now,
+            visible_at: now + delay,
+            reason: None,
+        };
+        state.jobs.insert(key, JobRecord { job, token: 0 });
+        Ok(true)
+    }
+
+    async fn receive(&self, max: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Delivery>, StoreError> {
+        let mut state = self.state();
+        let mut due: Vec<&mut JobRecord> = state
+            .jobs
+            .values_mut()
+            .filter(|record| record.job.state == JobState::Pending && record.job.visible_at <= now)
+            .collect();
+        // Ties go by tenant and id, the map's order, which a stable sort keeps.
+        due.sort_by_key(|record| (record.job.visible_at, record.job.created_at));
+        let take = |record: &mut JobRecord| {
+            record.token += 1;
+            record.job.attempts += 1;
+            record.job.visible_at = until;
+            let receipt = Receipt {
+                tenant: record.job.job.tenant.clone(),
+                job: record.job.job.id.clone(),
+                token: record.token,
+            };
+            Delivery { job: record.job.clone(), receipt }
+        };
+        Ok(due.into_iter().take(max).map(take).collect())
+    }
+
+    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
+        let mut state = self.state();
+        delivered(&mut state, receipt)?.job.visible_at = until;
+        Ok(())
+    }
+
+    async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let record = delivered(&mut state, receipt)?;
+        record.token += 1;
+        let job = &mut record.job;
+        match outcome {
+            Outcome::Done => {
+                job.state = JobState::Done;
+                job.reason = None;
+            }
+            Outcome::Retry { after, reason } => {
+                job.visible_at = now + *after;
+                job.reason = Some(reason.clone());
+            }
+            Outcome::Dead { reason } => {
+                job.state = JobState::Dead;
+                job.reason = Some(reason.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
+        let state = self.state();
+        let fits = |job: &&Job| {
+            job.job.tenant == *tenant
+                && filter.id.as_ref().is_none_or(|id| job.job.id == *id)
+                && filter.state.is_none_or(|state| job.state == state)
+        };
+        let mut jobs: Vec<Job> = state.jobs.values().map(|record| &record.job).filter(fits).cloned().collect();
+        jobs.sort_by(|a, b| (b.created_at, &b.job.id).cmp(&(a.created_at, &a.job.id)));
+        jobs.truncate(filter.limit);
+        Ok(jobs)
+    }
+
+    async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {
+        let mut state = self.state();
+        match state.jobs.get_mut(&(tenant.clone(), id.clone())) {
+            Some(record) if record.job.state == JobState::Dead => {
+                record.job.state = JobState::Pending;
+                record.job.attempts = 0;
+                record.job.visible_at = now;
+                Ok(())
+            }
+            _ => Err(StoreError::NotFound),
+        }
+    }
+}
