@@ -124,7 +124,9 @@ impl ChainCheck {
     pub fn feed(&mut self, row: &AuditRow) {
         let expected = row.expected_hash();
         let linked = match &self.last {
-            Some((session, id, hash)) if *session == row.session && *id == row.session_id => row.previous == *hash,
+            Some((session, id, hash)) if *session == row.session && *id == row.session_id => {
+                row.previous == *hash
+            }
             // The first row that is left of its chain: what it points to may have been pruned.
             _ => true,
         };

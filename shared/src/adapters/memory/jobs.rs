@@ -45,7 +45,12 @@ impl JobQueue for Memory {
         Ok(true)
     }
 
-    async fn receive(&self, max: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Delivery>, StoreError> {
+    async fn receive(
+        &self,
+        max: usize,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Delivery>, StoreError> {
         let mut state = self.state();
         let mut due: Vec<&mut JobRecord> = state
             .jobs
@@ -103,7 +108,8 @@ impl JobQueue for Memory {
                 && filter.id.as_ref().is_none_or(|id| job.job.id == *id)
                 && filter.state.is_none_or(|state| job.state == state)
         };
-        let mut jobs: Vec<Job> = state.jobs.values().map(|record| &record.job).filter(fits).cloned().collect();
+        let mut jobs: Vec<Job> =
+            state.jobs.values().map(|record| &record.job).filter(fits).cloned().collect();
         jobs.sort_by(|a, b| (b.created_at, &b.job.id).cmp(&(a.created_at, &a.job.id)));
         jobs.truncate(filter.limit);
         Ok(jobs)

@@ -8,8 +8,8 @@ use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{Message, MessageBody};
 use crate::session::{
-    Begun, Holder, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step, Turn, TurnOutcome,
-    Window,
+    Begun, Holder, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step, Turn,
+    TurnOutcome, Window,
 };
 use async_trait::async_trait;
 
@@ -53,12 +53,16 @@ impl State {
         });
         let id = match record {
             Some(KeyRecord { used_by: UsedBy::Turn(id), .. }) => id.clone(),
-            Some(KeyRecord { used_by: UsedBy::Request { .. }, .. }) => return Ok(Known::Answer(Begun::Mismatch)),
+            Some(KeyRecord { used_by: UsedBy::Request { .. }, .. }) => {
+                return Ok(Known::Answer(Begun::Mismatch));
+            }
             None => new.turn.clone(),
         };
         let Some(known) = self.turns.get(&(new.tenant.clone(), id)) else {
             return match record {
-                Some(_) => Err(StoreError::Broken("an idempotency record names a turn that is not there".into())),
+                Some(_) => {
+                    Err(StoreError::Broken("an idempotency record names a turn that is not there".into()))
+                }
                 None => Ok(Known::New),
             };
         };
@@ -274,7 +278,8 @@ impl SessionStore for Memory {
         let record = TurnRecord { turn, fingerprint, input_through: lease.seq };
         state.turns.insert((tenant.clone(), id.clone()), record);
         if let Some(idempotency) = &new.idempotency {
-            let record = KeyRecord { fingerprint: idempotency.fingerprint.clone(), used_by: UsedBy::Turn(id) };
+            let record =
+                KeyRecord { fingerprint: idempotency.fingerprint.clone(), used_by: UsedBy::Turn(id) };
             state.keys.insert((tenant.clone(), new.principal.clone(), idempotency.key.clone()), record);
         }
         Ok(Begun::Started(lease))
@@ -331,7 +336,8 @@ impl SessionIndex for Memory {
 
     async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError> {
         let state = self.state();
-        let held = state.sessions.values().filter_map(|head| Some((&head.session, head.session.holder.as_ref()?)));
+        let held =
+            state.sessions.values().filter_map(|head| Some((&head.session, head.session.holder.as_ref()?)));
         let mut turns = held
             .filter(|(_, holder)| holder.until <= now)
             .map(|(session, holder)| Ok(state.turn_record(&session.tenant, &holder.turn)?.turn.clone()))
@@ -343,7 +349,8 @@ impl SessionIndex for Memory {
 
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError> {
         let state = self.state();
-        let parked = |turn: &&Turn| turn.tenant == *tenant && matches!(turn.outcome, Some(TurnOutcome::Parked(_)));
+        let parked =
+            |turn: &&Turn| turn.tenant == *tenant && matches!(turn.outcome, Some(TurnOutcome::Parked(_)));
         let mut turns: Vec<Turn> =
             state.turns.values().map(|record| &record.turn).filter(parked).cloned().collect();
         turns.sort_by(|a, b| (b.ended_at, &b.id).cmp(&(a.ended_at, &a.id)));
