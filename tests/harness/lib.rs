@@ -1,1 +1,5 @@
-//! x
+//! What the contract tests share: the parts around the product, never a copy of the product.
+
+#![expect(clippy::expect_used, reason = "a harness that cannot set itself up fails the test")]
+
+pub mod vendor;
