@@ -1,8 +1,11 @@
 //! Agents: what one is, what it is asked ([`RunRequest`]), what it answers ([`TurnEvent`]), and the [`AgentInvoker`]
-//! port. The turn's loop itself is [`runner`]; how a transcript becomes a model request is [`prompt`].
+//! port. A turn is accepted by [`runner`] and run by its `turn`; how a transcript becomes a model request is [`prompt`].
 
+pub mod history;
+pub mod lane;
 pub mod prompt;
 pub mod runner;
+mod turn;
 pub mod workspace;
 
 use crate::error::Error;

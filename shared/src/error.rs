@@ -151,6 +151,20 @@ impl Error {
         self
     }
 
+    /// The chain of causes in one line, for the log only; empty without one.
+    pub fn cause(&self) -> String {
+        let mut text = String::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+
     /// Keeps the cause, for the log only.
     pub fn caused_by(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());

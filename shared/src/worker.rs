@@ -1,1 +1,204 @@
-//! The queue worker: runs one delivery and says how it ended.
+//! The queue's worker: [`process`] runs one delivery and says how it ended; [`run`] is the loop around it, and
+//! [`sweep`] finishes turns that a crash interrupted.
+
+use crate::agent::{AgentInvoker, TurnEvent};
+use crate::app::App;
+use crate::error::{Error, ErrorKind, JobVerdict, StoreError};
+use crate::job::{Delivery, Outcome, Work};
+use crate::session::TurnOutcome;
+use futures::StreamExt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a delivery stays hidden before it must be extended.
+const VISIBILITY: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at an empty queue. A job waits half of it on average.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// Pause between two looks for interrupted turns.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// First and longest pause before a failed job is tried again; it doubles with each attempt.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(900));
+
+/// Runs one delivery to its end. Runs the work at most once at a time: a turn delivered twice is resumed or replayed.
+pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
+    let attempt = delivery.job.attempts;
+    let Work::Turn(request) = &delivery.job.job.work;
+    let error = match run_turn(app.agents.as_ref(), request.as_ref().clone()).await {
+        Ok(TurnOutcome::Done(_)) => return Outcome::Done,
+        Ok(TurnOutcome::Parked(parked)) => {
+            let reason = format!(
+                "parked: whether the tool call {} ({}) took effect is not known",
+                parked.call.id, parked.call.name
+            );
+            return Outcome::Dead { reason };
+        }
+        Ok(TurnOutcome::Failed(failure)) => Error::from(failure),
+        Err(error) => error,
+    };
+    verdict(&error, attempt, app.config.turns.job_max_attempts)
+}
+
+/// What becomes of a job that failed with `error` at its `attempt`-th delivery.
+fn verdict(error: &Error, attempt: u32, max_attempts: u32) -> Outcome {
+    let reason = format!("{}: {error}", error.kind.code());
+    match error.kind.job_verdict() {
+        JobVerdict::Dead => Outcome::Dead { reason },
+        // A busy session is nobody's failure: it does not use up attempts.
+        JobVerdict::Retry if attempt >= max_attempts && error.kind != ErrorKind::Conflict => {
+            Outcome::Dead { reason: format!("given up after {attempt} attempts; the last: {reason}") }
+        }
+        JobVerdict::Retry => {
+            let doubled = BACK_OFF.0.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+            Outcome::Retry {
+                after: doubled.min(BACK_OFF.1).max(error.retry_after.unwrap_or_default()),
+                reason,
+            }
+        }
+    }
+}
+
+async fn run_turn(
+    agents: &dyn AgentInvoker,
+    request: crate::agent::RunRequest,
+) -> Result<TurnOutcome, Error> {
+    let mut events = agents.invoke(request).await?;
+    while let Some(event) = events.next().await {
+        if let TurnEvent::Ended { outcome } = event? {
+            return Ok(outcome);
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        "the turn was left unfinished; it goes on when its lease has run out",
+    ))
+}
+
+/// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once, until `stop`. Jobs at work
+/// then are finished by whoever waits for `work`.
+pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(app.config.turns.worker_concurrency.max(1)));
+    while !stop.is_cancelled() {
+        let Some(place) =
+            stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await.and_then(Result::ok)
+        else {
+            return;
+        };
+        let now = app.clock.now();
+        let received = match app.stores.jobs.receive(1, now, now + VISIBILITY).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "the queue cannot be read");
+                Vec::new()
+            }
+        };
+        // At most one was asked for; it takes the place along.
+        let Some(delivery) = received.into_iter().next() else {
+            drop(place);
+            let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
+            continue;
+        };
+        let app = app.clone();
+        work.spawn(Box::pin(async move {
+            handle(&app, &delivery).await;
+            drop(place);
+        }));
+    }
+}
+
+/// Runs one delivery, keeps it hidden meanwhile, and settles it.
+async fn handle(app: &App, delivery: &Delivery) {
+    let mut running = pin!(process(app, delivery));
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut running => break outcome,
+            () = tokio::time::sleep(VISIBILITY / 3) => {
+                match app.stores.jobs.extend(&delivery.receipt, app.clock.now() + VISIBILITY).await {
+                    // Somebody else has the job now: the turn itself is safe, its lease keeps the two apart.
+                    Err(StoreError::Fenced) => return,
+                    Err(error) => tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be kept"),
+                    Ok(()) => {}
+                }
+            }
+        }
+    };
+    let (word, reason) = match &outcome {
+        Outcome::Done => ("done", ""),
+        Outcome::Retry { reason, .. } => ("retry", reason.as_str()),
+        Outcome::Dead { reason } => ("dead", reason.as_str()),
+    };
+    tracing::info!(target: "operation", { job.id = %delivery.receipt.job,
+        outcome = word,
+        reason,
+        attempt = delivery.job.attempts }, "job ended");
+    if let Err(error) = app.stores.jobs.settle(&delivery.receipt, &outcome, app.clock.now()).await {
+        // Delivered again then; its turn is replayed, not run again.
+        tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be settled");
+    }
+}
+
+/// Finishes turns whose process died, until `stop`: at once at the start, then every second. Turns whose lease still
+/// runs come later.
+pub async fn sweep(app: App, work: TaskTracker, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match app.stores.index.interrupted(app.clock.now(), 64).await {
+            Ok(turns) => {
+                let resumed = turns.into_iter().map(|turn| {
+                    let app = app.clone();
+                    work.spawn(Box::pin(async move {
+                        tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
+                        if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
+                            && error.kind != ErrorKind::Conflict
+                        {
+                            tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
+                        }
+                    }))
+                });
+                futures::future::join_all(resumed).await;
+            }
+            Err(error) => {
+                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
+            }
+        }
+        let _ = stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_can_pass_is_tried_again_with_growing_pauses_and_then_given_up() {
+        let error = Error::new(ErrorKind::Upstream, "no answer");
+        let after = |attempt| match verdict(&error, attempt, 5) {
+            Outcome::Retry { after, .. } => after.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([after(1), after(2), after(3), after(4)], [2, 4, 8, 16]);
+        let reason = "given up after 5 attempts; the last: upstream: no answer".to_owned();
+        assert_eq!(verdict(&error, 5, 5), Outcome::Dead { reason });
+    }
+
+    #[test]
+    fn the_vendors_wish_is_obeyed_when_it_is_longer() {
+        let error = Error::new(ErrorKind::RateLimited, "slow down").after(Duration::from_secs(60));
+        let Outcome::Retry { after, .. } = verdict(&error, 1, 5) else { panic!() };
+        assert_eq!(after, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_wrong_request_is_dead_at_once_and_a_busy_session_never() {
+        let wrong = Error::invalid("no");
+        assert_eq!(verdict(&wrong, 1, 5), Outcome::Dead { reason: "invalid: no".to_owned() });
+        let busy = Error::new(ErrorKind::Conflict, "busy");
+        assert!(matches!(verdict(&busy, 50, 5), Outcome::Retry { .. }));
+    }
+}
