@@ -1,12 +1,28 @@
 //! Settings: what the agents are (`openclaw.json`), and where we run (the environment).
+//!
+//! Here are the settings as the rest of the product sees them, with every default. Behind them: the file's shape
+//! (`file`), its check against the schema made from that shape (`check`), and its reading (`load`, `providers`).
+
+mod check;
+mod file;
+mod load;
+mod openclaw;
+mod problems;
+mod providers;
+mod show;
+mod source;
+mod units;
+
+pub use problems::{Problem, Problems};
 
 use crate::agent::Agent;
 use crate::id::AgentId;
 use crate::limit::Limit;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A value that must not be shown: prints as `[redacted]`.
@@ -50,7 +66,57 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// Where environment variables come from: an argument, so that a test decides what is set.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The JSON Schema of `openclaw.json`, for editors and for the check itself.
+pub fn schema() -> Value {
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value();
+    leave_out_null(&mut schema);
+    schema
+}
+
+/// A key that may be left out may be null for the parser; in the schema that would only be noise.
+fn leave_out_null(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if let Some(Value::Array(types)) = members.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    members.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(several)) = members.get_mut("anyOf") {
+                several.retain(|one| *one != json!({"type": "null"}));
+                if let [Value::Object(only)] = several.as_slice() {
+                    let only = only.clone();
+                    members.remove("anyOf");
+                    members.extend(only);
+                }
+            }
+            members.values_mut().for_each(leave_out_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_null),
+        _ => {}
+    }
+}
+
 impl Config {
+    /// Reads a configuration file's text (JSON5). Relative paths in it begin at `base_dir`. `demo` puts every agent on
+    /// the demo model, whatever the file says of models; nothing else ever does.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, each with its path.
+    pub fn load(text: &str, base_dir: &Path, env: Env<'_>, demo: bool) -> Result<Self, Problems> {
+        load::load(text, base_dir, env, demo)
+    }
+
+    /// The settings as a file in our own form would say them: complete, and with `[redacted]` for every secret.
+    pub fn show(&self) -> Value {
+        show::show(self)
+    }
+
     /// The agent with this id.
     pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
         self.agents.iter().find(|agent| agent.id == *id)

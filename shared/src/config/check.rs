@@ -22,8 +22,13 @@ pub(super) struct Checked {
 
 /// Checks `value` against `schema`.
 pub(super) fn check(schema: &Value, value: Value, env: Env<'_>) -> Checked {
-    let mut checker =
-        Checker { root: schema, env, read_over: Vec::new(), unset: Vec::new(), problems: Problems::default() };
+    let mut checker = Checker {
+        root: schema,
+        env,
+        read_over: Vec::new(),
+        unset: Vec::new(),
+        problems: Problems::default(),
+    };
     let value = match value {
         Value::Object(_) => checker.value(schema, value, ""),
         other => {
@@ -247,6 +252,12 @@ impl<'a> Checker<'a> {
     }
 
     fn wanted(&self, schema: &'a Value) -> String {
+        if let [one] = self.alternatives(schema).as_slice() {
+            let choices = choices(one);
+            if !choices.is_empty() {
+                return format!("one of {}", choices.join(", "));
+            }
+        }
         let mut words: Vec<&str> = self.types(schema).into_iter().map(a_word).collect();
         words.dedup();
         match words.split_last() {
@@ -317,7 +328,8 @@ fn join(path: &str, key: &str) -> String {
 /// The known name that a typo most likely meant, if one is close.
 pub(super) fn closest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let lower = name.to_lowercase();
-    let scored = known.map(|known| (strsim::normalized_damerau_levenshtein(&lower, &known.to_lowercase()), known));
+    let scored =
+        known.map(|known| (strsim::normalized_damerau_levenshtein(&lower, &known.to_lowercase()), known));
     let best = scored.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (best.0 >= 0.6).then_some(best.1)
 }
@@ -357,7 +369,7 @@ mod tests {
                 "gateway.bind: must be one of all, lan, loopback, auto, custom, not \"everywhere\"",
                 "gateway.http: must be an object, not a list",
                 "gateway.port: must be from 0 to 65535, not 70000",
-                "gateway.tls: must be a text, not an object",
+                "gateway.tls: must be one of none, inFront, not an object",
                 "gateway.trustedProxies[1]: must be a text, not 7",
                 "gatway: unknown key; did you mean `gateway`?",
                 "models.providers.x.api: must be one of anthropic-messages, openai-completions, ollama, \
@@ -382,7 +394,8 @@ mod tests {
 
     #[test]
     fn keys_of_openclaw_are_set_aside_and_named() {
-        let checked = checked(json!({"cron": {"enabled": true}, "gateway": {"auth": {"token": "x"}, "port": 1}}));
+        let checked =
+            checked(json!({"cron": {"enabled": true}, "gateway": {"auth": {"token": "x"}, "port": 1}}));
         assert_eq!(checked.value, json!({"gateway": {"port": 1}}));
         assert_eq!(checked.read_over, ["cron", "gateway.auth"]);
         assert!(checked.problems.is_empty());

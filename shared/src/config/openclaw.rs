@@ -21,11 +21,44 @@ pub(super) fn top(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "meta", "env", "wizard", "diagnostics", "logging", "update", "telemetry", "browser", "ui", "secrets",
-            "auth", "accessGroups", "acp", "nodeHost", "worktreeRoot", "worktreeAcceleration", "security", "bindings",
-            "broadcast", "attachments", "messages", "tts", "commands", "approvals", "session", "cron", "transcripts",
-            "channels", "discovery", "talk", "cloudWorkers", "desktop", "memory", "mcp", "skills", "plugins",
-            "surfaces", "proxy",
+            "meta",
+            "env",
+            "wizard",
+            "diagnostics",
+            "logging",
+            "update",
+            "telemetry",
+            "browser",
+            "ui",
+            "secrets",
+            "auth",
+            "accessGroups",
+            "acp",
+            "nodeHost",
+            "worktreeRoot",
+            "worktreeAcceleration",
+            "security",
+            "bindings",
+            "broadcast",
+            "attachments",
+            "messages",
+            "tts",
+            "commands",
+            "approvals",
+            "session",
+            "cron",
+            "transcripts",
+            "channels",
+            "discovery",
+            "talk",
+            "cloudWorkers",
+            "desktop",
+            "memory",
+            "mcp",
+            "skills",
+            "plugins",
+            "surfaces",
+            "proxy",
         ],
     );
 }
@@ -34,8 +67,21 @@ pub(super) fn gateway(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "mode", "publicOrigin", "auth", "roles", "allowRealIpFallback", "tools", "tailscale", "remote", "reload",
-            "controlUi", "terminal", "push", "nodes", "portals", "cliAgents",
+            "mode",
+            "publicOrigin",
+            "auth",
+            "roles",
+            "allowRealIpFallback",
+            "tools",
+            "tailscale",
+            "remote",
+            "reload",
+            "controlUi",
+            "terminal",
+            "push",
+            "nodes",
+            "portals",
+            "cliAgents",
         ],
     );
 }
@@ -48,11 +94,34 @@ pub(super) fn agent_defaults(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "models", "modelPolicy", "skipBootstrap", "bootstrapMaxChars", "bootstrapTotalMaxChars",
-            "contextPruning", "compaction", "thinkingDefault", "mediaMaxMb", "maxConcurrent", "subagents",
-            "heartbeat", "sandbox", "skills", "imageModel", "imageGenerationModel", "pdfModel", "verboseDefault",
-            "elevatedDefault", "typingMode", "contextTokens", "memorySearch", "params", "timeFormat",
-            "blockStreamingDefault", "humanDelay", "runtime", "repoRoot",
+            "models",
+            "modelPolicy",
+            "skipBootstrap",
+            "bootstrapMaxChars",
+            "bootstrapTotalMaxChars",
+            "contextPruning",
+            "compaction",
+            "thinkingDefault",
+            "mediaMaxMb",
+            "maxConcurrent",
+            "subagents",
+            "heartbeat",
+            "sandbox",
+            "skills",
+            "imageModel",
+            "imageGenerationModel",
+            "pdfModel",
+            "verboseDefault",
+            "elevatedDefault",
+            "typingMode",
+            "contextTokens",
+            "memorySearch",
+            "params",
+            "timeFormat",
+            "blockStreamingDefault",
+            "humanDelay",
+            "runtime",
+            "repoRoot",
         ],
     );
 }
@@ -61,8 +130,22 @@ pub(super) fn agent(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "default", "agentDir", "models", "thinkingDefault", "skills", "subagents", "identity", "groupChat",
-            "sandbox", "params", "tts", "heartbeat", "runtime", "memory", "memorySearch", "humanDelay",
+            "default",
+            "agentDir",
+            "models",
+            "thinkingDefault",
+            "skills",
+            "subagents",
+            "identity",
+            "groupChat",
+            "sandbox",
+            "params",
+            "tts",
+            "heartbeat",
+            "runtime",
+            "memory",
+            "memorySearch",
+            "humanDelay",
         ],
     );
 }
@@ -71,8 +154,23 @@ pub(super) fn tools(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "profile", "byProvider", "alsoAllow", "web", "media", "links", "message", "agentToAgent", "elevated",
-            "exec", "fs", "loopDetection", "subagents", "sandbox", "sessions", "experimental", "codeMode",
+            "profile",
+            "byProvider",
+            "alsoAllow",
+            "web",
+            "media",
+            "links",
+            "message",
+            "agentToAgent",
+            "elevated",
+            "exec",
+            "fs",
+            "loopDetection",
+            "subagents",
+            "sandbox",
+            "sessions",
+            "experimental",
+            "codeMode",
         ],
     );
 }
@@ -82,7 +180,10 @@ pub(super) fn models(schema: &mut Schema) {
 }
 
 pub(super) fn provider(schema: &mut Schema) {
-    read_over(schema, &["auth", "authHeader", "request", "maxTokens", "region", "injectNumCtxForOpenAICompat"]);
+    read_over(
+        schema,
+        &["auth", "authHeader", "request", "maxTokens", "region", "injectNumCtxForOpenAICompat"],
+    );
 }
 
 pub(super) fn provider_model(schema: &mut Schema) {
@@ -96,8 +197,16 @@ pub(super) fn hooks(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "enabled", "path", "token", "defaultSessionKey", "maxBodyBytes", "presets", "transformsDir", "mappings",
-            "gmail", "internal",
+            "enabled",
+            "path",
+            "token",
+            "defaultSessionKey",
+            "maxBodyBytes",
+            "presets",
+            "transformsDir",
+            "mappings",
+            "gmail",
+            "internal",
         ],
     );
 }

@@ -4,7 +4,8 @@ use super::file::Quantity;
 
 /// Bytes of `2GB`, `1.5 GB`, `512Mi`, `1048576`. A KB is 1024 bytes, as container runtimes count it.
 pub(super) fn memory(quantity: &Quantity) -> Result<u64, String> {
-    let wrong = |shown: &str| format!("{shown} is not an amount of memory; write e.g. \"512MB\" or \"1.5GB\"");
+    let wrong =
+        |shown: &str| format!("{shown} is not an amount of memory; write e.g. \"512MB\" or \"1.5GB\"");
     let (number, unit) = match quantity {
         Quantity::Number(number) => (*number, ""),
         Quantity::Text(text) => {
@@ -26,7 +27,11 @@ pub(super) fn memory(quantity: &Quantity) -> Result<u64, String> {
     if !bytes.is_finite() || bytes < 1.0 || bytes > 2_f64.powi(53) {
         return Err(wrong(&format!("\"{number}{unit}\"")));
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 2^53, checked above")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 1 to 2^53, checked above"
+    )]
     let bytes = bytes as u64;
     Ok(bytes)
 }
@@ -59,7 +64,8 @@ mod tests {
 
     #[test]
     fn memory_is_read_with_its_unit() {
-        let read = ["2GB", "1.5GB", "512Mi", "100 KB", "7", "1TiB"].map(|written| memory(&text(written)).unwrap());
+        let read =
+            ["2GB", "1.5GB", "512Mi", "100 KB", "7", "1TiB"].map(|written| memory(&text(written)).unwrap());
         assert_eq!(read, [2 << 30, 3 << 29, 512 << 20, 100 << 10, 7, 1 << 40]);
         assert_eq!(memory(&Quantity::Number(5.0)).unwrap(), 5);
     }
@@ -67,7 +73,10 @@ mod tests {
     #[test]
     fn what_is_no_memory_is_refused_with_an_example() {
         for written in ["", "GB", "-1GB", "2XB", "1e400", "NaN", "0"] {
-            assert!(memory(&text(written)).unwrap_err().ends_with("write e.g. \"512MB\" or \"1.5GB\""), "{written}");
+            assert!(
+                memory(&text(written)).unwrap_err().ends_with("write e.g. \"512MB\" or \"1.5GB\""),
+                "{written}"
+            );
         }
     }
 
