@@ -1,1 +1,60 @@
-//! Every HTTP surface.
+//! Every HTTP surface: [`router`], top to bottom.
+//!
+//! A request passes [`trace`] (its id, the access log, metrics), [`headers`] (what every answer carries), then its
+//! handler. A handler that names a [`auth::Caller`] among its arguments is met by authenticated, rate-limited callers
+//! only, and says as its first act which scope it needs.
+
+mod auth;
+mod body;
+mod chat_completions;
+mod error;
+mod headers;
+mod idempotency;
+mod images;
+mod lockout;
+mod peer;
+mod run;
+mod sse;
+mod target;
+mod trace;
+
+use crate::app::App;
+use crate::error::{Error, ErrorKind};
+use auth::Credentials;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::post;
+use error::ApiError;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What every handler is given: the app, and what this gateway remembers of its callers.
+struct Gateway {
+    app: App,
+    credentials: Credentials,
+}
+
+impl Gateway {
+    /// Refuses new work while the process drains.
+    fn accepts_work(&self) -> Result<(), ApiError> {
+        if self.app.lifecycle.is_draining() {
+            let error = Error::new(ErrorKind::Unavailable, "this gateway is shutting down; try again");
+            return Err(error.after(Duration::from_secs(2)).into());
+        }
+        Ok(())
+    }
+}
+
+/// All surfaces. The peer's address is taken from axum's `ConnectInfo<SocketAddr>`.
+pub fn router(app: App) -> Router {
+    let gateway = Arc::new(Gateway { app, credentials: Credentials::new() });
+    Router::new()
+        // OpenAI's surfaces.
+        .route("/v1/chat/completions", post(chat_completions::create))
+        // Whatever else is asked for.
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(gateway.clone(), headers::add))
+        .layer(from_fn_with_state(gateway.clone(), trace::follow))
+        .with_state(gateway)
+}

@@ -1,0 +1,307 @@
+//! `POST /v1/chat/completions`, as OpenAI's clients know it.
+
+mod request;
+
+use super::auth::Caller;
+use super::error::ApiError;
+use super::run::{self, Run};
+use super::{Gateway, body, idempotency, sse, target};
+use crate::agent::{RunOptions, RunRequest, TurnEvent};
+use crate::clock::Timestamp;
+use crate::id::TurnId;
+use crate::message::ToolCall;
+use crate::model::{StopReason, ToolChoice, Usage};
+use crate::principal::Scope;
+use crate::session::{Reply, TurnOutcome};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use request::{ChatRequest, Read};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+const ROUTE: &str = "/v1/chat/completions";
+
+/// Most characters of a tool call's arguments in one chunk. Source: OpenClaw's gateway.
+const ARGUMENTS_SLICE: usize = 256;
+
+/// Runs a turn and answers with its reply, whole or streamed.
+pub(super) async fn create(
+    State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    caller.needs(Scope::Chat)?;
+    let bytes = body::read(body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    let (request, asked) = understand(&gateway, &caller, &headers, &bytes)?;
+    drop(bytes);
+    if asked.stream {
+        let started_at = gateway.app.clock.now();
+        let frames = move |run: Run| Chunks::of(run, asked, started_at);
+        Box::pin(run::stream(gateway, request, frames, refusal)).await
+    } else {
+        let mut run = Box::pin(run::start(&gateway, request)).await?;
+        let reply = run::reply(run.outcome().await?)?;
+        run::satisfies(&reply, &asked.tool_choice)?;
+        let mut response = body::json(StatusCode::OK, &completion(&run.turn, &asked.model, &reply));
+        run.name(response.headers_mut());
+        Ok(response)
+    }
+}
+
+/// What the answer must know of the request.
+struct Asked {
+    model: String,
+    stream: bool,
+    include_usage: bool,
+    tool_choice: ToolChoice,
+}
+
+fn understand(
+    gateway: &Gateway,
+    caller: &Caller,
+    headers: &HeaderMap,
+    bytes: &[u8],
+) -> Result<(RunRequest, Asked), ApiError> {
+    let request: ChatRequest = body::parse(bytes)?;
+    let model = request.model.as_deref();
+    let target = target::choose(gateway, caller, headers, model, request.user.as_deref(), "openai")?;
+    let asked_model = model.filter(|model| !model.is_empty()).unwrap_or("openclaw").to_owned();
+    let user = request.user.as_deref().filter(|user| !user.is_empty()).map(str::to_owned);
+    let idempotency = idempotency::of(ROUTE, headers, bytes)?;
+    let Read { input, instructions, client_tools, tool_choice, sampling, stream, include_usage } = request.read()?;
+    let app = &gateway.app;
+    let asked =
+        Asked { model: asked_model.clone(), stream, include_usage, tool_choice: tool_choice.clone() };
+    let request = RunRequest {
+        turn: TurnId::new(app.ids.ulid(app.clock.now())),
+        tenant: caller.tenant.clone(),
+        principal: caller.id.clone(),
+        agent: target.agent,
+        session: target.session,
+        sticky: target.sticky,
+        idempotency,
+        input,
+        options: RunOptions {
+            instructions,
+            client_tools,
+            tool_choice,
+            sampling,
+            model: target.model,
+            user,
+            channel: target.channel,
+            trigger: "chat".to_owned(),
+            requested_model: asked_model,
+            echo: Value::Null,
+        },
+    };
+    Ok((request, asked))
+}
+
+const fn finish_reason(stop: StopReason) -> &'static str {
+    match stop {
+        StopReason::End => "stop",
+        StopReason::Length => "length",
+        StopReason::ToolCalls => "tool_calls",
+        StopReason::ContentFilter => "content_filter",
+    }
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens(),
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    })
+}
+
+/// The whole answer: the same for the same turn, whenever it is asked for.
+fn completion(turn: &TurnId, model: &str, reply: &Reply) -> Value {
+    let mut message = json!({"role": "assistant", "content": reply.text, "refusal": null});
+    if !reply.tool_calls.is_empty() {
+        let calls = reply.tool_calls.iter().map(|ToolCall { id, name, arguments }| {
+            json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+        });
+        message["tool_calls"] = calls.collect();
+        if reply.text.is_empty() {
+            message["content"] = Value::Null;
+        }
+    } else if reply.text.is_empty() {
+        message["content"] = run::NO_TEXT.into();
+    }
+    json!({
+        "id": format!("chatcmpl_{turn}"),
+        "object": "chat.completion",
+        "created": reply.at.as_seconds(),
+        "model": model,
+        "choices": [
+            {"index": 0, "message": message, "logprobs": null, "finish_reason": finish_reason(reply.stop)},
+        ],
+        "usage": usage(&reply.usage),
+    })
+}
+
+/// The frames of a stream that never began.
+fn refusal(error: &ApiError) -> Vec<Bytes> {
+    vec![sse::data(&error.body()), sse::DONE]
+}
+
+/// A streamed answer.
+struct Chunks {
+    run: Run,
+    id: String,
+    created: i64,
+    asked: Asked,
+    ready: VecDeque<Bytes>,
+    has_text: bool,
+    ended: bool,
+}
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    model: &'a str,
+    choices: [Choice<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u8,
+    delta: Delta<'a>,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Default, Serialize)]
+struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[Value; 1]>,
+}
+
+impl Chunks {
+    fn of(run: Run, asked: Asked, started_at: Timestamp) -> BoxStream<'static, Bytes> {
+        let mut chunks = Self {
+            id: format!("chatcmpl_{}", run.turn),
+            created: started_at.as_seconds(),
+            run,
+            asked,
+            ready: VecDeque::new(),
+            has_text: false,
+            ended: false,
+        };
+        chunks.push(Delta { role: Some("assistant"), ..Delta::default() }, None);
+        stream::unfold(chunks, Self::next).boxed()
+    }
+
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some((frame, self));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.run.next().await {
+                Ok(TurnEvent::Text { delta }) => self.text(&delta),
+                Ok(TurnEvent::Ended { outcome }) => self.end(outcome),
+                Ok(_) => {}
+                Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    fn push(&mut self, delta: Delta<'_>, finish_reason: Option<&'static str>) {
+        let frame = sse::data(&Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: &self.asked.model,
+            choices: [Choice { index: 0, delta, finish_reason }],
+        });
+        self.ready.push_back(frame);
+    }
+
+    fn text(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.has_text = true;
+            self.push(Delta { content: Some(text), ..Delta::default() }, None);
+        }
+    }
+
+    fn end(&mut self, outcome: TurnOutcome) {
+        let reply = match run::reply(outcome)
+            .and_then(|reply| run::satisfies(&reply, &self.asked.tool_choice).map(|()| reply))
+        {
+            Ok(reply) => reply,
+            Err(error) => return self.fail(&error),
+        };
+        // A turn that ended before has its text here only.
+        if !self.has_text {
+            self.text(&reply.text);
+        }
+        if !self.has_text && reply.tool_calls.is_empty() {
+            self.text(run::NO_TEXT);
+        }
+        for (index, call) in reply.tool_calls.iter().enumerate() {
+            let head = json!({"index": index, "id": call.id, "type": "function",
+                "function": {"name": call.name, "arguments": ""}});
+            self.push(Delta { tool_calls: Some([head]), ..Delta::default() }, None);
+            for slice in slices(&call.arguments) {
+                let more = json!({"index": index, "function": {"arguments": slice}});
+                self.push(Delta { tool_calls: Some([more]), ..Delta::default() }, None);
+            }
+        }
+        self.push(Delta::default(), Some(finish_reason(reply.stop)));
+        if self.asked.include_usage {
+            self.ready.push_back(sse::data(&json!({
+                "id": self.id, "object": "chat.completion.chunk", "created": self.created,
+                "model": self.asked.model, "choices": [], "usage": usage(&reply.usage),
+            })));
+        }
+        self.ready.push_back(sse::DONE);
+        self.ended = true;
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        error.log();
+        self.ready.extend(refusal(error));
+        self.ended = true;
+    }
+}
+
+/// The text in slices of [`ARGUMENTS_SLICE`] characters.
+fn slices(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = rest.char_indices().nth(ARGUMENTS_SLICE).map_or(rest.len(), |(index, _)| index);
+        let (slice, after) = rest.split_at(end);
+        rest = after;
+        (!slice.is_empty()).then_some(slice)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_sliced_between_characters() {
+        let text = "ä".repeat(600);
+        let lengths: Vec<_> = slices(&text).map(|slice| slice.chars().count()).collect();
+        assert_eq!(lengths, [256, 256, 88]);
+        assert_eq!(slices("").count(), 0);
+    }
+}

@@ -1,0 +1,453 @@
+//! The request's fields: which are read, and what each may be.
+
+use super::super::error::ApiError;
+use super::super::images::Pictures;
+use crate::message::{MessageBody, Part, ToolCall};
+use crate::model::{Sampling, ToolChoice};
+use crate::tool::{Effect, ToolSpec};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Most tools of one request, as OpenAI's own API.
+const MOST_TOOLS: usize = 128;
+const NO_USER_MESSAGE: &str = "Missing user message in `messages`.";
+
+/// OpenAI's request; fields beyond these are read over.
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
+pub(super) struct ChatRequest<'a> {
+    #[serde(borrow)]
+    pub(super) model: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    messages: Option<Vec<ChatMessage<'a>>>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    tools: Option<Vec<ChatTool>>,
+    tool_choice: Option<Value>,
+    max_completion_tokens: Option<Value>,
+    max_tokens: Option<Value>,
+    temperature: Option<Value>,
+    top_p: Option<Value>,
+    frequency_penalty: Option<Value>,
+    presence_penalty: Option<Value>,
+    seed: Option<Value>,
+    stop: Option<Value>,
+    response_format: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object")]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct ChatMessage<'a> {
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    #[serde(borrow, default)]
+    content: Content<'a>,
+    tool_calls: Option<Vec<ChatToolCall>>,
+    tool_call_id: Option<String>,
+    name: Option<String>,
+}
+
+/// A message's content: nothing, a text, or parts.
+#[derive(Debug, Default)]
+enum Content<'a> {
+    #[default]
+    Nothing,
+    Text(Cow<'a, str>),
+    Parts(Vec<ContentPart<'a>>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Content<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, an array of parts, or null")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Content::Nothing)
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Content::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                self.visit_string(text.to_owned())
+            }
+            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Self::Value, E> {
+                Ok(Content::Text(Cow::Owned(text)))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(part) = seq.next_element()? {
+                    parts.push(part);
+                }
+                Ok(Content::Parts(parts))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct ContentPart<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    refusal: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    image_url: Option<ImageUrl<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct ImageUrl<'a> {
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct ChatToolCall {
+    id: String,
+    #[serde(rename = "type", default = "function")]
+    kind: String,
+    function: CalledFunction,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct CalledFunction {
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct ChatTool {
+    #[serde(rename = "type", default = "function")]
+    kind: String,
+    function: Option<ToolFunction>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
+struct ToolFunction {
+    name: String,
+    description: Option<String>,
+    parameters: Option<Value>,
+    strict: Option<bool>,
+}
+
+fn function() -> String {
+    "function".to_owned()
+}
+
+/// What the request says, checked.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) input: Vec<MessageBody>,
+    pub(super) instructions: Option<String>,
+    pub(super) client_tools: Vec<ToolSpec>,
+    pub(super) tool_choice: ToolChoice,
+    pub(super) sampling: Sampling,
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+}
+
+impl ChatRequest<'_> {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// 400, naming the field.
+    pub(super) fn read(self) -> Result<Read, ApiError> {
+        let sampling = self.sampling()?;
+        let client_tools = tools(self.tools.unwrap_or_default())?;
+        let tool_choice = tool_choice(self.tool_choice, &client_tools)?;
+        let (input, instructions) = messages(self.messages.unwrap_or_default())?;
+        Ok(Read {
+            input,
+            instructions,
+            client_tools,
+            tool_choice,
+            sampling,
+            stream: self.stream.unwrap_or(false),
+            include_usage: self.stream_options.unwrap_or_default().include_usage.unwrap_or(false),
+        })
+    }
+
+    fn sampling(&self) -> Result<Sampling, ApiError> {
+        let max_tokens = match tokens(self.max_completion_tokens.as_ref(), "max_completion_tokens")? {
+            Some(most) => Some(most),
+            None => tokens(self.max_tokens.as_ref(), "max_tokens")?,
+        };
+        Ok(Sampling {
+            max_tokens,
+            temperature: number(self.temperature.as_ref(), "temperature", 0.0, 2.0)?,
+            top_p: number(self.top_p.as_ref(), "top_p", 0.0, 1.0)?,
+            frequency_penalty: number(self.frequency_penalty.as_ref(), "frequency_penalty", -2.0, 2.0)?,
+            presence_penalty: number(self.presence_penalty.as_ref(), "presence_penalty", -2.0, 2.0)?,
+            seed: seed(self.seed.as_ref())?,
+            stop: stop(self.stop.as_ref())?,
+            response_format: response_format(self.response_format.as_ref())?,
+        })
+    }
+}
+
+/// A field of the request is wrong.
+fn wrong(param: &str, rule: &str) -> ApiError {
+    ApiError::invalid_at(param, format!("`{param}` {rule}."))
+}
+
+/// A number within bounds; `None` if absent or null.
+fn number(value: Option<&Value>, param: &str, least: f64, most: f64) -> Result<Option<f64>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    match value.as_f64() {
+        Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
+        _ => Err(wrong(param, &format!("must be between {least} and {most}"))),
+    }
+}
+
+/// A count of tokens; one beyond what any model can write is cut to the largest that fits.
+fn tokens(value: Option<&Value>, param: &str) -> Result<Option<u32>, ApiError> {
+    /// The largest whole number that JavaScript holds exactly.
+    const SAFE: u64 = (1 << 53) - 1;
+    let Some(value) = value else { return Ok(None) };
+    match whole(value).and_then(|number| u64::try_from(number).ok()) {
+        Some(number @ 1..=SAFE) => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
+        _ => Err(wrong(param, "must be a positive integer")),
+    }
+}
+
+fn seed(value: Option<&Value>) -> Result<Option<i64>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    whole(value).map(Some).ok_or_else(|| wrong("seed", "must be an integer"))
+}
+
+/// A whole number; JSON has no integers, so `7.0` is one.
+fn whole(value: &Value) -> Option<i64> {
+    let from_float = || {
+        let number = value.as_f64()?;
+        // 2^53: beyond, a float does not say which whole number was meant.
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within 2^53")]
+        (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
+    };
+    value.as_i64().or_else(from_float)
+}
+
+fn stop(value: Option<&Value>) -> Result<Vec<String>, ApiError> {
+    let strings = |list: &[Value]| -> Option<Vec<String>> {
+        list.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    match value {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text.clone()]),
+        Some(Value::Array(list)) if list.len() > 4 => Err(wrong("stop", "must have at most 4 entries")),
+        Some(Value::Array(list)) => {
+            strings(list).ok_or_else(|| wrong("stop", "must be a string or an array of strings"))
+        }
+        Some(_) => Err(wrong("stop", "must be a string or an array of strings")),
+    }
+}
+
+fn response_format(value: Option<&Value>) -> Result<Option<Value>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    match value.get("type").and_then(Value::as_str) {
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(value.clone())),
+        Some("json_schema") => {
+            let schema = &value["json_schema"];
+            if schema["name"].is_string() && (schema["schema"].is_object() || schema["schema"].is_null()) {
+                Ok(Some(value.clone()))
+            } else {
+                Err(wrong("response_format.json_schema", "must have a `name` and a `schema`"))
+            }
+        }
+        _ => Err(wrong("response_format.type", "must be `text`, `json_object` or `json_schema`")),
+    }
+}
+
+fn tools(tools: Vec<ChatTool>) -> Result<Vec<ToolSpec>, ApiError> {
+    if tools.len() > MOST_TOOLS {
+        return Err(wrong("tools", "must have at most 128 entries"));
+    }
+    let mut names = BTreeSet::new();
+    let mut specs = Vec::with_capacity(tools.len());
+    for (index, tool) in tools.into_iter().enumerate() {
+        if tool.kind != "function" {
+            return Err(wrong(&format!("tools[{index}].type"), "must be `function`"));
+        }
+        let at = |field: &str| format!("tools[{index}].function{field}");
+        let function = tool.function.ok_or_else(|| wrong(&at(""), "is missing"))?;
+        if !is_tool_name(&function.name) {
+            return Err(wrong(&at(".name"), "must be 1 to 64 letters, digits, `_` or `-`"));
+        }
+        if !names.insert(function.name.clone()) {
+            return Err(wrong(&at(".name"), "is the name of another tool, too"));
+        }
+        let parameters = function.parameters.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
+        if !parameters.is_object() {
+            return Err(wrong(&at(".parameters"), "must be a JSON Schema object"));
+        }
+        specs.push(ToolSpec {
+            name: function.name,
+            description: function.description.unwrap_or_default(),
+            parameters,
+            strict: function.strict,
+            effect: Effect::Once,
+        });
+    }
+    Ok(specs)
+}
+
+fn is_tool_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+fn tool_choice(value: Option<Value>, tools: &[ToolSpec]) -> Result<ToolChoice, ApiError> {
+    let choice = match &value {
+        None => return Ok(ToolChoice::Auto),
+        Some(Value::String(word)) if word == "auto" => return Ok(ToolChoice::Auto),
+        Some(Value::String(word)) if word == "none" => return Ok(ToolChoice::None),
+        Some(Value::String(word)) if word == "required" => ToolChoice::Required,
+        Some(Value::Object(object)) if object.get("type").is_some_and(|kind| kind == "function") => {
+            let name = object.get("function").and_then(|function| function["name"].as_str());
+            let known = name.filter(|name| tools.iter().any(|tool| tool.name == *name));
+            let name = known.ok_or_else(|| wrong("tool_choice", "must name one of `tools`"))?;
+            ToolChoice::Tool(name.to_owned())
+        }
+        Some(_) => {
+            return Err(wrong("tool_choice", "must be `auto`, `none`, `required` or name a function"));
+        }
+    };
+    if tools.is_empty() {
+        return Err(wrong("tool_choice", "needs `tools` to choose from"));
+    }
+    Ok(choice)
+}
+
+/// What was said, oldest first, and the texts of all system and developer messages.
+fn messages(messages: Vec<ChatMessage<'_>>) -> Result<(Vec<MessageBody>, Option<String>), ApiError> {
+    let mut input = Vec::with_capacity(messages.len());
+    let mut instructions: Vec<String> = Vec::new();
+    let mut pictures = Pictures::default();
+    for (index, message) in messages.into_iter().enumerate() {
+        let at = format!("messages[{index}]");
+        match &*message.role {
+            "system" | "developer" => {
+                let text = text_of(message.content, &at)?;
+                if !text.trim().is_empty() {
+                    instructions.push(text);
+                }
+            }
+            "user" => {
+                pictures.next_message();
+                let parts = user_parts(message.content, &at, &mut pictures)?;
+                if !parts.is_empty() {
+                    input.push(MessageBody::User { parts });
+                }
+            }
+            "assistant" => {
+                let tool_calls = tool_calls(message.tool_calls.unwrap_or_default(), &at)?;
+                let text = text_of(message.content, &at)?;
+                if !text.is_empty() || !tool_calls.is_empty() {
+                    input.push(MessageBody::Assistant { text, tool_calls });
+                }
+            }
+            "tool" => {
+                let call_id = message.tool_call_id.filter(|id| !id.is_empty());
+                let call_id = call_id.ok_or_else(|| wrong(&format!("{at}.tool_call_id"), "is missing"))?;
+                let content = text_of(message.content, &at)?;
+                let name = message.name.unwrap_or_default();
+                input.push(MessageBody::ToolResult { call_id, name, content, is_error: false });
+            }
+            _ => {
+                let rule = "must be `system`, `developer`, `user`, `assistant` or `tool`";
+                return Err(wrong(&format!("{at}.role"), rule));
+            }
+        }
+    }
+    match input.last() {
+        Some(MessageBody::User { .. } | MessageBody::ToolResult { .. }) => {
+            let instructions = (!instructions.is_empty()).then(|| instructions.join("\n\n"));
+            Ok((input, instructions))
+        }
+        _ => Err(ApiError::invalid_at("messages", NO_USER_MESSAGE)),
+    }
+}
+
+/// The text of a message that can have no pictures.
+fn text_of(content: Content<'_>, at: &str) -> Result<String, ApiError> {
+    let parts = match content {
+        Content::Nothing => return Ok(String::new()),
+        Content::Text(text) => return Ok(text.into_owned()),
+        Content::Parts(parts) => parts,
+    };
+    let mut texts = Vec::with_capacity(parts.len());
+    for (index, part) in parts.into_iter().enumerate() {
+        let text = match &*part.kind {
+            "text" => part.text,
+            "refusal" => part.refusal,
+            _ => return Err(wrong(&format!("{at}.content[{index}].type"), "must be `text` in such a message")),
+        };
+        let text = text.ok_or_else(|| wrong(&format!("{at}.content[{index}].text"), "is missing"))?;
+        texts.push(text.into_owned());
+    }
+    Ok(texts.join("\n"))
+}
+
+/// A user's parts; an empty list if there is nothing in them.
+fn user_parts(content: Content<'_>, at: &str, pictures: &mut Pictures) -> Result<Vec<Part>, ApiError> {
+    let parts = match content {
+        Content::Nothing => return Ok(Vec::new()),
+        Content::Text(text) if text.trim().is_empty() => return Ok(Vec::new()),
+        Content::Text(text) => return Ok(vec![Part::Text { text: text.into_owned() }]),
+        Content::Parts(parts) => parts,
+    };
+    let mut out = Vec::with_capacity(parts.len());
+    for (index, part) in parts.into_iter().enumerate() {
+        let at = format!("{at}.content[{index}]");
+        match &*part.kind {
+            "text" => {
+                let text = part.text.ok_or_else(|| wrong(&format!("{at}.text"), "is missing"))?;
+                if !text.trim().is_empty() {
+                    out.push(Part::Text { text: text.into_owned() });
+                }
+            }
+            "image_url" => {
+                let image = part.image_url.ok_or_else(|| wrong(&format!("{at}.image_url"), "is missing"))?;
+                out.push(pictures.read(&image.url, &format!("{at}.image_url.url"))?);
+            }
+            _ => return Err(wrong(&format!("{at}.type"), "must be `text` or `image_url`")),
+        }
+    }
+    Ok(out)
+}
+
+fn tool_calls(calls: Vec<ChatToolCall>, at: &str) -> Result<Vec<ToolCall>, ApiError> {
+    let mut out = Vec::with_capacity(calls.len());
+    for (index, call) in calls.into_iter().enumerate() {
+        if call.kind != "function" {
+            return Err(wrong(&format!("{at}.tool_calls[{index}].type"), "must be `function`"));
+        }
+        let ChatToolCall { id, function: CalledFunction { name, arguments }, .. } = call;
+        out.push(ToolCall { id, name, arguments });
+    }
+    Ok(out)
+}
