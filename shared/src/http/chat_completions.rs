@@ -75,10 +75,10 @@ fn understand(
     let asked_model = model.filter(|model| !model.is_empty()).unwrap_or("openclaw").to_owned();
     let user = request.user.as_deref().filter(|user| !user.is_empty()).map(str::to_owned);
     let idempotency = idempotency::of(ROUTE, headers, bytes)?;
-    let Read { input, instructions, client_tools, tool_choice, sampling, stream, include_usage } = request.read()?;
+    let Read { input, instructions, client_tools, tool_choice, sampling, stream, include_usage } =
+        request.read()?;
     let app = &gateway.app;
-    let asked =
-        Asked { model: asked_model.clone(), stream, include_usage, tool_choice: tool_choice.clone() };
+    let asked = Asked { model: asked_model.clone(), stream, include_usage, tool_choice: tool_choice.clone() };
     let request = RunRequest {
         turn: TurnId::new(app.ids.ulid(app.clock.now())),
         tenant: caller.tenant.clone(),

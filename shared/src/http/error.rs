@@ -98,7 +98,9 @@ impl ApiError {
 
     /// The body is longer than the surface takes.
     pub(super) fn too_large() -> Self {
-        Self::invalid("Payload too large").with_status(StatusCode::PAYLOAD_TOO_LARGE).with_code("payload_too_large")
+        Self::invalid("Payload too large")
+            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+            .with_code("payload_too_large")
     }
 
     /// Gives the answer another status than its kind's.

@@ -33,9 +33,12 @@ impl Pictures {
     /// 400 at `param`: not a `data:` address in base64, a type that is not taken, or beyond a limit.
     pub(super) fn read(&mut self, url: &str, param: &str) -> Result<Part, ApiError> {
         let invalid = |message: &str| ApiError::invalid_at(param, format!("`{param}` {message}"));
-        let Some(rest) = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("data:")).map(|_| &url[5..])
+        let Some(rest) =
+            url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("data:")).map(|_| &url[5..])
         else {
-            return Err(invalid("must be a `data:` URL with the picture in base64; other URLs are not fetched."));
+            return Err(invalid(
+                "must be a `data:` URL with the picture in base64; other URLs are not fetched.",
+            ));
         };
         let (media_type, data) =
             rest.split_once(";base64,").ok_or_else(|| invalid("must be `data:<type>;base64,<data>`."))?;

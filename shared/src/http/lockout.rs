@@ -64,8 +64,11 @@ impl Lockout {
             return;
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = known
-            .get_or_insert_mut((door, neighbourhood(ip)), || Failures { since: now, count: 0, locked_until: None });
+        let entry = known.get_or_insert_mut((door, neighbourhood(ip)), || Failures {
+            since: now,
+            count: 0,
+            locked_until: None,
+        });
         if now.since(entry.since) >= WINDOW {
             *entry = Failures { since: now, count: 0, locked_until: None };
         }

@@ -114,7 +114,10 @@ mod tests {
     fn an_untrusted_peer_cannot_name_another_address() {
         for peer in ["127.0.0.1", "192.0.2.7"] {
             let refused = Peer::from(ip(peer), &headers(&[("x-forwarded-for", "10.0.0.1")]), &behind(&[]));
-            assert_eq!(refused.map_err(|error| error.to_value()["code"].clone()), Err("proxy_attribution_required".into()));
+            assert_eq!(
+                refused.map_err(|error| error.to_value()["code"].clone()),
+                Err("proxy_attribution_required".into())
+            );
         }
     }
 

@@ -179,6 +179,7 @@ pub(super) fn satisfies(reply: &Reply, choice: &ToolChoice) -> Result<(), ApiErr
 pub(super) const NO_TEXT: &str = "No response from the agent.";
 
 fn lost() -> ApiError {
-    let message = "the turn was accepted and goes on, but this process lost sight of it; ask for its answer again";
+    let message =
+        "the turn was accepted and goes on, but this process lost sight of it; ask for its answer again";
     Error::new(ErrorKind::Unavailable, message).after(Duration::from_secs(1)).into()
 }

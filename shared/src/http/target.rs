@@ -214,7 +214,8 @@ fn backend(config: &Config, caller: &Caller, headers: &HeaderMap) -> Result<Opti
 /// A model that an agent uses or that its provider lists; any, of a provider that lists none.
 fn is_known(config: &Config, model: &ModelRef) -> bool {
     let used = config.agents.iter().any(|agent| agent.model == *model || agent.fallbacks.contains(model));
-    let listed = |models: &std::collections::BTreeMap<_, _>| models.is_empty() || models.contains_key(&model.model);
+    let listed =
+        |models: &std::collections::BTreeMap<_, _>| models.is_empty() || models.contains_key(&model.model);
     used || config.providers.get(&model.provider).is_some_and(|provider| listed(&provider.models))
 }
 

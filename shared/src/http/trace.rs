@@ -54,7 +54,11 @@ fn request_id(headers: &HeaderMap, gateway: &Gateway) -> HeaderValue {
 
 /// Runs the request under its id, and notes how it ended – when the last byte of its answer is out, or nobody
 /// wants it any more.
-pub(super) async fn follow(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn follow(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers(), &gateway);
     let who = Who::default();

@@ -404,7 +404,9 @@ fn text_of(content: Content<'_>, at: &str) -> Result<String, ApiError> {
         let text = match &*part.kind {
             "text" => part.text,
             "refusal" => part.refusal,
-            _ => return Err(wrong(&format!("{at}.content[{index}].type"), "must be `text` in such a message")),
+            _ => {
+                return Err(wrong(&format!("{at}.content[{index}].type"), "must be `text` in such a message"));
+            }
         };
         let text = text.ok_or_else(|| wrong(&format!("{at}.content[{index}].text"), "is missing"))?;
         texts.push(text.into_owned());
