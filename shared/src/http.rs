@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod chat_completions;
 mod error;
+mod fields;
 mod headers;
 mod idempotency;
 mod images;

@@ -1,19 +1,17 @@
 //! The request's fields: which are read, and what each may be.
 
 use super::super::error::ApiError;
+use super::super::fields::{self, Function, Tools, number, tokens, whole, wrong};
 use super::super::images::Pictures;
 use crate::message::{MessageBody, Part, ToolCall};
 use crate::model::{Sampling, ToolChoice};
-use crate::tool::{Effect, ToolSpec};
+use crate::tool::ToolSpec;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::fmt;
 
-/// Most tools of one request, as OpenAI's own API.
-const MOST_TOOLS: usize = 128;
 const NO_USER_MESSAGE: &str = "Missing user message in `messages`.";
 
 /// OpenAI's request; fields beyond these are read over.
@@ -142,16 +140,7 @@ struct CalledFunction {
 struct ChatTool {
     #[serde(rename = "type", default = "function")]
     kind: String,
-    function: Option<ToolFunction>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(expecting = "an object")]
-struct ToolFunction {
-    name: String,
-    description: Option<String>,
-    parameters: Option<Value>,
-    strict: Option<bool>,
+    function: Option<Function>,
 }
 
 fn function() -> String {
@@ -178,7 +167,7 @@ impl ChatRequest<'_> {
     pub(super) fn read(self) -> Result<Read, ApiError> {
         let sampling = self.sampling()?;
         let client_tools = tools(self.tools.unwrap_or_default())?;
-        let tool_choice = tool_choice(self.tool_choice, &client_tools)?;
+        let tool_choice = fields::tool_choice(self.tool_choice.as_ref(), &client_tools, chosen)?;
         let (input, instructions) = messages(self.messages.unwrap_or_default())?;
         Ok(Read {
             input,
@@ -209,45 +198,9 @@ impl ChatRequest<'_> {
     }
 }
 
-/// A field of the request is wrong.
-fn wrong(param: &str, rule: &str) -> ApiError {
-    ApiError::invalid_at(param, format!("`{param}` {rule}."))
-}
-
-/// A number within bounds; `None` if absent or null.
-fn number(value: Option<&Value>, param: &str, least: f64, most: f64) -> Result<Option<f64>, ApiError> {
-    let Some(value) = value else { return Ok(None) };
-    match value.as_f64() {
-        Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
-        _ => Err(wrong(param, &format!("must be between {least} and {most}"))),
-    }
-}
-
-/// A count of tokens; one beyond what any model can write is cut to the largest that fits.
-fn tokens(value: Option<&Value>, param: &str) -> Result<Option<u32>, ApiError> {
-    /// The largest whole number that JavaScript holds exactly.
-    const SAFE: u64 = (1 << 53) - 1;
-    let Some(value) = value else { return Ok(None) };
-    match whole(value).and_then(|number| u64::try_from(number).ok()) {
-        Some(number @ 1..=SAFE) => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
-        _ => Err(wrong(param, "must be a positive integer")),
-    }
-}
-
 fn seed(value: Option<&Value>) -> Result<Option<i64>, ApiError> {
     let Some(value) = value else { return Ok(None) };
     whole(value).map(Some).ok_or_else(|| wrong("seed", "must be an integer"))
-}
-
-/// A whole number; JSON has no integers, so `7.0` is one.
-fn whole(value: &Value) -> Option<i64> {
-    let from_float = || {
-        let number = value.as_f64()?;
-        // 2^53: beyond, a float does not say which whole number was meant.
-        #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within 2^53")]
-        (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
-    };
-    value.as_i64().or_else(from_float)
 }
 
 fn stop(value: Option<&Value>) -> Result<Vec<String>, ApiError> {
@@ -283,63 +236,20 @@ fn response_format(value: Option<&Value>) -> Result<Option<Value>, ApiError> {
 }
 
 fn tools(tools: Vec<ChatTool>) -> Result<Vec<ToolSpec>, ApiError> {
-    if tools.len() > MOST_TOOLS {
-        return Err(wrong("tools", "must have at most 128 entries"));
-    }
-    let mut names = BTreeSet::new();
-    let mut specs = Vec::with_capacity(tools.len());
+    let mut specs = Tools::of(tools.len())?;
     for (index, tool) in tools.into_iter().enumerate() {
         if tool.kind != "function" {
             return Err(wrong(&format!("tools[{index}].type"), "must be `function`"));
         }
-        let at = |field: &str| format!("tools[{index}].function{field}");
-        let function = tool.function.ok_or_else(|| wrong(&at(""), "is missing"))?;
-        if !is_tool_name(&function.name) {
-            return Err(wrong(&at(".name"), "must be 1 to 64 letters, digits, `_` or `-`"));
-        }
-        if !names.insert(function.name.clone()) {
-            return Err(wrong(&at(".name"), "is the name of another tool, too"));
-        }
-        let parameters = function.parameters.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
-        if !parameters.is_object() {
-            return Err(wrong(&at(".parameters"), "must be a JSON Schema object"));
-        }
-        specs.push(ToolSpec {
-            name: function.name,
-            description: function.description.unwrap_or_default(),
-            parameters,
-            strict: function.strict,
-            effect: Effect::Once,
-        });
+        let at = format!("tools[{index}].function");
+        specs.add(tool.function.ok_or_else(|| wrong(&at, "is missing"))?, &at)?;
     }
-    Ok(specs)
+    Ok(specs.checked())
 }
 
-fn is_tool_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-fn tool_choice(value: Option<Value>, tools: &[ToolSpec]) -> Result<ToolChoice, ApiError> {
-    let choice = match &value {
-        None => return Ok(ToolChoice::Auto),
-        Some(Value::String(word)) if word == "auto" => return Ok(ToolChoice::Auto),
-        Some(Value::String(word)) if word == "none" => return Ok(ToolChoice::None),
-        Some(Value::String(word)) if word == "required" => ToolChoice::Required,
-        Some(Value::Object(object)) if object.get("type").is_some_and(|kind| kind == "function") => {
-            let name = object.get("function").and_then(|function| function["name"].as_str());
-            let known = name.filter(|name| tools.iter().any(|tool| tool.name == *name));
-            let name = known.ok_or_else(|| wrong("tool_choice", "must name one of `tools`"))?;
-            ToolChoice::Tool(name.to_owned())
-        }
-        Some(_) => {
-            return Err(wrong("tool_choice", "must be `auto`, `none`, `required` or name a function"));
-        }
-    };
-    if tools.is_empty() {
-        return Err(wrong("tool_choice", "needs `tools` to choose from"));
-    }
-    Ok(choice)
+/// The function that a `tool_choice` object names.
+fn chosen(object: &Map<String, Value>) -> Option<&str> {
+    object.get("function")?["name"].as_str()
 }
 
 /// What was said, oldest first, and the texts of all system and developer messages.
@@ -405,7 +315,10 @@ fn text_of(content: Content<'_>, at: &str) -> Result<String, ApiError> {
             "text" => part.text,
             "refusal" => part.refusal,
             _ => {
-                return Err(wrong(&format!("{at}.content[{index}].type"), "must be `text` in such a message"));
+                return Err(wrong(
+                    &format!("{at}.content[{index}].type"),
+                    "must be `text` in such a message",
+                ));
             }
         };
         let text = text.ok_or_else(|| wrong(&format!("{at}.content[{index}].text"), "is missing"))?;
