@@ -2,4 +2,6 @@
 
 #![expect(clippy::expect_used, reason = "a harness that cannot set itself up fails the test")]
 
+pub mod app;
+pub mod time;
 pub mod vendor;

@@ -1,0 +1,4 @@
+//! The HTTP surfaces, route by route, over the real router and Runner.
+
+#[path = "http/chat_completions.rs"]
+mod chat_completions;
