@@ -191,7 +191,11 @@ impl TestApp {
     pub fn ask(&self, method: Method, path: &str, token: &str) -> Ask<'_> {
         let request = Request::builder().method(method).uri(path);
         let ask = Ask { app: self, request, peer: SocketAddr::from(([127, 0, 0, 1], 40_000)) };
-        if token.is_empty() { ask } else { ask.header(header::AUTHORIZATION.as_str(), &format!("Bearer {token}")) }
+        if token.is_empty() {
+            ask
+        } else {
+            ask.header(header::AUTHORIZATION.as_str(), &format!("Bearer {token}"))
+        }
     }
 
     /// Starts a GET.
@@ -207,7 +211,8 @@ impl TestApp {
     /// Does what waits in the queue, once, as the worker role does it. Returns how many jobs there were.
     pub async fn work(&self) -> usize {
         let now = self.clock.now();
-        let due = self.app.stores.jobs.receive(100, now, now + Duration::from_secs(60)).await.expect("the queue");
+        let due =
+            self.app.stores.jobs.receive(100, now, now + Duration::from_secs(60)).await.expect("the queue");
         for delivery in &due {
             let outcome = worker::process(&self.app, delivery).await;
             let settled = self.app.stores.jobs.settle(&delivery.receipt, &outcome, self.clock.now()).await;
