@@ -80,6 +80,9 @@ pub fn schema() -> Value {
 fn leave_out_null(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
+            if members.get("default").is_some_and(Value::is_null) {
+                members.remove("default");
+            }
             if let Some(Value::Array(types)) = members.get_mut("type") {
                 types.retain(|name| name != "null");
                 if let [only] = types.as_slice() {
