@@ -105,8 +105,10 @@ fn the_guides_agent_farm_loads_unchanged() {
 fn a_missing_key_stops_the_start_with_its_path_and_the_remedy() {
     assert_eq!(
         problems_with(FARM, &nothing),
-        ["models.providers.anthropic.apiKey: is missing, and agents[0].model needs it; set ANTHROPIC_API_KEY in the \
-          environment or this key in the file, or try Reef without a vendor by `--demo`"]
+        [
+            "models.providers.anthropic.apiKey: is missing, and agents[0].model needs it; set ANTHROPIC_API_KEY in the \
+          environment or this key in the file, or try Reef without a vendor by `--demo`"
+        ]
     );
 }
 
@@ -123,7 +125,8 @@ fn demo_puts_every_agent_on_the_demo_model_and_leaves_no_other_provider() {
     let demo = "demo/echo".parse::<ModelRef>().unwrap();
     let models: Vec<_> = config.agents.iter().map(|agent| (&agent.model, agent.fallbacks.len())).collect();
     assert_eq!(models, [(&demo, 0), (&demo, 0)]);
-    let providers: Vec<_> = config.providers.iter().map(|(id, provider)| (id.as_str(), provider.api)).collect();
+    let providers: Vec<_> =
+        config.providers.iter().map(|(id, provider)| (id.as_str(), provider.api)).collect();
     assert_eq!(providers, [("demo", ProviderApi::Demo)]);
 }
 
@@ -146,8 +149,15 @@ fn all_three_dialects_mean_the_same() {
     assert_eq!(guide.default_agent().id.as_str(), "zoe", "the first of the file, not of the alphabet");
     assert_eq!(guide.agents[1].tools, ["current_time", "ls", "read"]);
     let openai = &guide.providers["openai"];
-    assert_eq!((openai.base_url.as_str(), openai.read_timeout), ("http://127.0.0.1:9/v1", Duration::from_millis(500)));
-    assert_eq!(openai.api_key, Some(Secret::new("sk-openai-1")), "a variable's line feed is no part of the key");
+    assert_eq!(
+        (openai.base_url.as_str(), openai.read_timeout),
+        ("http://127.0.0.1:9/v1", Duration::from_millis(500))
+    );
+    assert_eq!(
+        openai.api_key,
+        Some(Secret::new("sk-openai-1")),
+        "a variable's line feed is no part of the key"
+    );
 }
 
 #[test]
@@ -250,15 +260,14 @@ fn our_own_settings_are_read() {
 #[test]
 fn the_bind_words_name_addresses() {
     let listen = |bind: &str| {
-        let config = load(&format!(r#"{{agents: [{{id: "a", model: "demo/echo"}}], gateway: {{bind: "{bind}"}}}}"#));
+        let config =
+            load(&format!(r#"{{agents: [{{id: "a", model: "demo/echo"}}], gateway: {{bind: "{bind}"}}}}"#));
         config.gateway.listen.to_string()
     };
-    assert_eq!(["all", "lan", "loopback", "auto"].map(listen), [
-        "0.0.0.0:18789",
-        "0.0.0.0:18789",
-        "127.0.0.1:18789",
-        "127.0.0.1:18789"
-    ]);
+    assert_eq!(
+        ["all", "lan", "loopback", "auto"].map(listen),
+        ["0.0.0.0:18789", "0.0.0.0:18789", "127.0.0.1:18789", "127.0.0.1:18789"]
+    );
 }
 
 #[test]
@@ -338,12 +347,15 @@ fn settings_of_openclaw_that_we_do_not_implement_are_named_in_one_warning() {
             tools: {profile: "minimal", deny: ["exec"]},
         }"#,
     );
-    assert_eq!(config.warnings, [
-        "OpenClaw settings that Reef does not implement are read over: agents.defaults.heartbeat, \
+    assert_eq!(
+        config.warnings,
+        [
+            "OpenClaw settings that Reef does not implement are read over: agents.defaults.heartbeat, \
          agents.entries.main.identity, channels, cron, gateway.auth, meta, tools.profile",
-        "tools.deny[0]: unknown tool \"exec\"; known are append, current_time, ls, read, write",
-        "gateway.http.endpoints.responses.enabled: false is not obeyed; a token's scopes say what it may use",
-    ]);
+            "tools.deny[0]: unknown tool \"exec\"; known are append, current_time, ls, read, write",
+            "gateway.http.endpoints.responses.enabled: false is not obeyed; a token's scopes say what it may use",
+        ]
+    );
 }
 
 #[test]
@@ -356,10 +368,13 @@ fn a_variable_that_is_not_set_matters_only_where_it_is_used() {
         )
     };
     assert_eq!(load(&text("demo/echo")).providers.keys().collect::<Vec<_>>(), ["demo"]);
-    assert_eq!(problems(&text("spare/x")), [
-        "models.providers.spare.baseUrl: the environment variable SPARE_URL is not set",
-        "models.providers.spare.apiKey: the environment variable SPARE_KEY is not set",
-    ]);
+    assert_eq!(
+        problems(&text("spare/x")),
+        [
+            "models.providers.spare.baseUrl: the environment variable SPARE_URL is not set",
+            "models.providers.spare.apiKey: the environment variable SPARE_KEY is not set",
+        ]
+    );
 }
 
 #[test]
@@ -397,16 +412,19 @@ fn what_is_shown_has_no_secret_and_loads_to_the_same_settings() {
     let shown = config.show();
     assert!(!shown.to_string().contains("hunter2"), "{shown}");
     assert!(!format!("{config:?}").contains("sk-hunter2"));
-    assert_eq!(shown["models"]["providers"]["mine"], json!({
-        "api": "openai-completions",
-        "baseUrl": "https://[redacted]@example.com/v1",
-        "apiKey": "[redacted]",
-        "headers": {"X-Key": "[redacted]"},
-        "timeoutSeconds": 300,
-        "connectTimeoutSeconds": 10,
-        "maxAttempts": 3,
-        "models": [],
-    }));
+    assert_eq!(
+        shown["models"]["providers"]["mine"],
+        json!({
+            "api": "openai-completions",
+            "baseUrl": "https://[redacted]@example.com/v1",
+            "apiKey": "[redacted]",
+            "headers": {"X-Key": "[redacted]"},
+            "timeoutSeconds": 300,
+            "connectTimeoutSeconds": 10,
+            "maxAttempts": 3,
+            "models": [],
+        })
+    );
 
     let again = load(&load(FARM).show().to_string());
     let secret = |mut config: Config| {
