@@ -1,5 +1,6 @@
 //! Names of things: one type per kind of identifier, and the [`IdSource`] that makes new ones.
 
+use crate::audit::hex;
 use crate::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Borrow;
@@ -97,6 +98,11 @@ impl TenantId {
 pub trait IdSource: Send + Sync {
     /// A new ULID in its canonical 26 characters: sorts by `now`, unique without coordination.
     fn ulid(&self, now: Timestamp) -> String;
+
+    /// A new secret of 256 random bits, as 64 hexadecimal digits.
+    fn secret(&self) -> String {
+        hex(&random::<32>())
+    }
 }
 
 /// ULIDs with the operating system's randomness.
@@ -105,11 +111,15 @@ pub struct RandomIds;
 
 impl IdSource for RandomIds {
     fn ulid(&self, now: Timestamp) -> String {
-        let mut random = [0_u8; 16];
-        // Without randomness no token and no identifier is safe; the system call fails only on a broken host.
-        #[expect(clippy::expect_used, reason = "there is no safe way on without the system's randomness")]
-        getrandom::fill(&mut random).expect("the operating system's random numbers");
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-        ulid::Ulid::from_parts(millis, u128::from_le_bytes(random)).to_string()
+        ulid::Ulid::from_parts(millis, u128::from_le_bytes(random())).to_string()
     }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut random = [0_u8; N];
+    // Without randomness no token and no identifier is safe; the system call fails only on a broken host.
+    #[expect(clippy::expect_used, reason = "there is no safe way on without the system's randomness")]
+    getrandom::fill(&mut random).expect("the operating system's random numbers");
+    random
 }

@@ -2,8 +2,9 @@
 
 use crate::audit::hex;
 use crate::clock::Timestamp;
+use crate::config::Secret;
 use crate::error::StoreError;
-use crate::id::{AgentId, PrincipalId, TenantId};
+use crate::id::{AgentId, IdSource, PrincipalId, TenantId};
 use crate::limit::Limit;
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -92,6 +93,52 @@ pub struct Token {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// What a new token is to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewToken {
+    /// A person's name for it.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// With which agents; `None` for all.
+    pub agents: Option<Vec<AgentId>>,
+    /// From where; `None` for anywhere.
+    pub cidrs: Option<Vec<IpNet>>,
+    /// Its own rate limit; `None` for the installation's.
+    pub limit: Option<Limit>,
+    /// Not valid from then on.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl NewToken {
+    /// A token that may do everything.
+    pub fn admin(name: impl Into<String>) -> Self {
+        let (agents, cidrs, limit, expires_at) = (None, None, None, None);
+        Self { name: name.into(), scopes: vec![Scope::Admin], agents, cidrs, limit, expires_at }
+    }
+
+    /// Makes it, with a new id and secret: what to store, and `reef_<id>_<secret>`, which nobody can see again.
+    pub fn mint(self, tenant: TenantId, ids: &dyn IdSource, now: Timestamp) -> (Token, Secret) {
+        let id = ids.ulid(now);
+        let secret = ids.secret();
+        let text = Secret::new(format!("reef_{id}_{secret}"));
+        let token = Token {
+            id: PrincipalId::new(id),
+            tenant,
+            name: self.name,
+            secret_sha256: secret_sha256(&secret),
+            scopes: self.scopes,
+            agents: self.agents,
+            cidrs: self.cidrs,
+            limit: self.limit,
+            created_at: now,
+            expires_at: self.expires_at,
+            revoked_at: None,
+        };
+        (token, text)
+    }
+}
+
 impl Token {
     /// Whether `secret` is this token's, compared in constant time.
     pub fn has_secret(&self, secret: &str) -> bool {
@@ -175,4 +222,23 @@ pub trait TokenStore: Send + Sync {
     /// # Errors
     /// [`StoreError::NotFound`].
     async fn revoke(&self, tenant: &TenantId, id: &PrincipalId, now: Timestamp) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RandomIds;
+
+    #[test]
+    fn a_new_tokens_text_leads_back_to_it_and_proves_it() {
+        let now = Timestamp::from_millis(1_000);
+        let (token, text) = NewToken::admin("first").mint(TenantId::single(), &RandomIds, now);
+        let (id, secret) = split_token(text.expose()).unwrap();
+        assert_eq!(id, token.id);
+        assert!(token.has_secret(secret));
+        assert!(!token.has_secret("0"));
+        assert!(!token.secret_sha256.contains(secret));
+        let (_, other) = NewToken::admin("second").mint(TenantId::single(), &RandomIds, now);
+        assert_ne!(text, other);
+    }
 }

@@ -201,10 +201,12 @@ impl<'a> Checker<'a> {
             return None;
         }
         let types = self.types(schema);
-        if types.iter().any(|name| matches!(*name, "integer" | "number")) && !types.contains(&"string") {
-            if let Ok(number) = serde_json::from_str::<serde_json::Number>(&out) {
-                return Some(Value::Number(number));
-            }
+        let is_number = types.iter().any(|name| matches!(*name, "integer" | "number"));
+        if is_number
+            && !types.contains(&"string")
+            && let Ok(number) = serde_json::from_str::<serde_json::Number>(&out)
+        {
+            return Some(Value::Number(number));
         }
         Some(Value::String(out))
     }

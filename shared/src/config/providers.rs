@@ -240,14 +240,17 @@ impl Reader<'_> {
                     .add(at, "holds characters that no key has: only visible ASCII without spaces is sent");
                 return None;
             }
-        } else if let (Some(used_at), Some(variable)) = (used_at, built_in.and_then(|one| one.key_variable)) {
-            if !self.is_unset(&at) {
-                self.problems.add(
-                    at,
-                    format!("is missing, and {used_at} needs it; set {variable} in the environment or this key in the \
-                             file, or try Reef without a vendor by `--demo`"),
-                );
-            }
+        } else if let (Some(used_at), Some(variable)) =
+            (used_at, built_in.and_then(|one| one.key_variable))
+            && !self.is_unset(&at)
+        {
+            self.problems.add(
+                at,
+                format!(
+                    "is missing, and {used_at} needs it; set {variable} in the environment or this key in the file, \
+                     or try Reef without a vendor by `--demo`"
+                ),
+            );
         }
         key.map(Secret::new)
     }
