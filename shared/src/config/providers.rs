@@ -240,8 +240,7 @@ impl Reader<'_> {
                     .add(at, "holds characters that no key has: only visible ASCII without spaces is sent");
                 return None;
             }
-        } else if let (Some(used_at), Some(variable)) =
-            (used_at, built_in.and_then(|one| one.key_variable))
+        } else if let (Some(used_at), Some(variable)) = (used_at, built_in.and_then(|one| one.key_variable))
             && !self.is_unset(&at)
         {
             self.problems.add(
