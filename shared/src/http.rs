@@ -14,6 +14,7 @@ mod idempotency;
 mod images;
 mod lockout;
 mod peer;
+mod responses;
 mod run;
 mod sse;
 mod target;
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use auth::Credentials;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::post;
+use axum::routing::{get, post};
 use error::ApiError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub fn router(app: App) -> Router {
     Router::new()
         // OpenAI's surfaces.
         .route("/v1/chat/completions", post(chat_completions::create))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve))
         // Whatever else is asked for.
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

@@ -227,25 +227,6 @@ impl TurnOutcome {
     pub const fn may_run_again(&self) -> bool {
         matches!(self, Self::Failed(failure) if failure.kind.is_retryable())
     }
-
-    /// The reply, or what a caller hears instead of one.
-    ///
-    /// # Errors
-    /// The turn failed, or is parked: [`ErrorKind::Internal`] then, since asking again gives the same answer and a
-    /// person must look.
-    pub fn into_result(self) -> Result<Reply, Error> {
-        match self {
-            Self::Done(reply) => Ok(reply),
-            Self::Failed(failure) => Err(failure.into()),
-            Self::Parked(parked) => Err(Error::new(
-                ErrorKind::Internal,
-                format!(
-                    "the turn is parked: its call of `{}` was interrupted, and whether it took effect is not known",
-                    parked.call.name
-                ),
-            )),
-        }
-    }
 }
 
 /// A turn as stored.

@@ -47,8 +47,7 @@ pub(super) async fn create(
         Box::pin(run::stream(gateway, request, frames, refusal)).await
     } else {
         let mut run = Box::pin(run::start(&gateway, request)).await?;
-        let reply = run::reply(run.outcome().await?)?;
-        run::satisfies(&reply, &asked.tool_choice)?;
+        let reply = run::reply_as_chosen(run.outcome().await?, &asked.tool_choice)?;
         let mut response = body::json(StatusCode::OK, &completion(&run.turn, &asked.model, &reply));
         run.name(response.headers_mut());
         Ok(response)
@@ -242,9 +241,7 @@ impl Chunks {
     }
 
     fn end(&mut self, outcome: TurnOutcome) {
-        let reply = match run::reply(outcome)
-            .and_then(|reply| run::satisfies(&reply, &self.asked.tool_choice).map(|()| reply))
-        {
+        let reply = match run::reply_as_chosen(outcome, &self.asked.tool_choice) {
             Ok(reply) => reply,
             Err(error) => return self.fail(&error),
         };

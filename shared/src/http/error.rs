@@ -135,6 +135,16 @@ impl ApiError {
         self
     }
 
+    /// The `code` of its body.
+    pub(super) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// The sentence for the caller.
+    pub(super) fn message(&self) -> &str {
+        &self.0.error.message
+    }
+
     /// What kind of failure it is.
     pub(super) fn kind(&self) -> ErrorKind {
         self.0.error.kind

@@ -162,7 +162,7 @@ pub(super) fn reply(outcome: TurnOutcome) -> Result<Reply, ApiError> {
 ///
 /// # Errors
 /// 502 when a tool call was required and the model made none.
-pub(super) fn satisfies(reply: &Reply, choice: &ToolChoice) -> Result<(), ApiError> {
+fn satisfies(reply: &Reply, choice: &ToolChoice) -> Result<(), ApiError> {
     let satisfied = match choice {
         ToolChoice::Auto | ToolChoice::None => true,
         ToolChoice::Required => !reply.tool_calls.is_empty(),
@@ -173,6 +173,16 @@ pub(super) fn satisfies(reply: &Reply, choice: &ToolChoice) -> Result<(), ApiErr
     }
     let message = "the model did not call the tool that `tool_choice` requires";
     Err(ApiError::new(ErrorKind::Upstream, message))
+}
+
+/// The reply of a turn that has one, held to the client's `tool_choice`.
+///
+/// # Errors
+/// Those of [`reply`] and [`satisfies`].
+pub(super) fn reply_as_chosen(outcome: TurnOutcome, choice: &ToolChoice) -> Result<Reply, ApiError> {
+    let reply = reply(outcome)?;
+    satisfies(&reply, choice)?;
+    Ok(reply)
 }
 
 /// The text that stands for an empty reply: some clients take an empty message for a failure.

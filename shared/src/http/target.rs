@@ -55,8 +55,8 @@ pub(super) fn choose(
     let app = &gateway.app;
     let agent = &agent(&app.config, caller, headers, model)?.id;
     let user = user.filter(|user| !user.is_empty());
-    let (session, sticky) = if let Some(key) = text(headers, SESSION_KEY)? {
-        (session_key(agent, key, SESSION_KEY)?, true)
+    let (session, sticky) = if let Some(session) = session_key_of(headers, agent)? {
+        (session, true)
     } else if let Some(user) = user {
         check_name(user, "user", LONGEST_USER)?;
         (SessionKey::new(format!("agent:{agent}:{prefix}-user:{user}")), true)
@@ -71,6 +71,14 @@ pub(super) fn choose(
         model: backend(&app.config, caller, headers)?,
         channel: channel(headers)?,
     })
+}
+
+/// The session that a header names, if one does.
+///
+/// # Errors
+/// As [`session_key`].
+pub(super) fn session_key_of(headers: &HeaderMap, agent: &AgentId) -> Result<Option<SessionKey>, ApiError> {
+    text(headers, SESSION_KEY)?.map(|key| session_key(agent, key, SESSION_KEY)).transpose()
 }
 
 /// The agent that the request's `model` field or header names; a header wins.
