@@ -246,8 +246,9 @@ fn read_options(turn: &Turn) -> Result<RunOptions, ApiError> {
 async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Option<Found>, ApiError> {
     let Some(id) = resource::turn_of(id) else { return Ok(None) };
     let stores = &gateway.app.stores;
-    let may_know =
-        |principal, agent| (caller.id == principal || caller.may(Scope::Admin)) && caller.may_use(agent);
+    let may_know = |principal: &PrincipalId, agent: &AgentId| {
+        (caller.id == *principal || caller.may(Scope::Admin)) && caller.may_use(agent)
+    };
     let Some(turn) = stores.sessions.turn(&caller.tenant, &id).await? else {
         let Some(job) = job(gateway, caller, &id).await? else { return Ok(None) };
         let Work::Turn(request) = &job.job.work;
