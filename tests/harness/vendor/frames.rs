@@ -92,7 +92,7 @@ impl Writer {
         self.bytes.extend_from_slice(format!("event: {kind}\ndata: {data}\n\n").as_bytes());
     }
 
-    fn chunk(&mut self, choices: Value, usage: Value) {
+    fn chunk(&mut self, choices: &Value, usage: &Value) {
         let data = json!({
             "id": "chatcmpl-fake",
             "object": "chat.completion.chunk",
@@ -104,8 +104,8 @@ impl Writer {
         self.bytes.extend_from_slice(format!("data: {data}\n\n").as_bytes());
     }
 
-    fn delta(&mut self, delta: Value) {
-        self.chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), Value::Null);
+    fn delta(&mut self, delta: &Value) {
+        self.chunk(&json!([{"index": 0, "delta": delta, "finish_reason": null}]), &Value::Null);
     }
 
     fn begin(&mut self, stream: &Stream) {
@@ -130,7 +130,7 @@ impl Writer {
                 });
                 self.event("message_start", json!({"message": message}));
             }
-            Wire::OpenAi => self.delta(json!({"role": "assistant", "content": ""})),
+            Wire::OpenAi => self.delta(&json!({"role": "assistant", "content": ""})),
         }
     }
 
@@ -145,7 +145,7 @@ impl Writer {
                 let delta = json!({"type": "text_delta", "text": text});
                 self.event("content_block_delta", json!({"index": self.blocks, "delta": delta}));
             }
-            Wire::OpenAi => self.delta(json!({"content": text})),
+            Wire::OpenAi => self.delta(&json!({"content": text})),
         }
     }
 
@@ -174,11 +174,11 @@ impl Writer {
                 let index = self.calls;
                 self.calls += 1;
                 let function = json!({"name": name, "arguments": ""});
-                self.delta(json!({
+                self.delta(&json!({
                     "tool_calls": [{"index": index, "id": id, "type": "function", "function": function}],
                 }));
                 for slice in arguments {
-                    self.delta(json!({"tool_calls": [{"index": index, "function": {"arguments": slice}}]}));
+                    self.delta(&json!({"tool_calls": [{"index": index, "function": {"arguments": slice}}]}));
                 }
             }
         }
@@ -210,7 +210,7 @@ impl Writer {
                     StopReason::ToolCalls => "tool_calls",
                     StopReason::ContentFilter => "content_filter",
                 };
-                self.chunk(json!([{"index": 0, "delta": {}, "finish_reason": reason}]), Value::Null);
+                self.chunk(&json!([{"index": 0, "delta": {}, "finish_reason": reason}]), &Value::Null);
                 let usage = json!({
                     "prompt_tokens": usage.input_tokens,
                     "completion_tokens": usage.output_tokens,
@@ -218,7 +218,7 @@ impl Writer {
                     "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
                     "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
                 });
-                self.chunk(json!([]), usage);
+                self.chunk(&json!([]), &usage);
                 self.bytes.extend_from_slice(b"data: [DONE]\n\n");
             }
         }
