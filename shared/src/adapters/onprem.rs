@@ -1,1 +1,6 @@
 //! Adapters for a company's own servers.
+
+mod sql;
+mod sqlite;
+
+pub use sqlite::{OpenError, Sqlite};

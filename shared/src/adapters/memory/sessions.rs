@@ -8,8 +8,8 @@ use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{Message, MessageBody};
 use crate::session::{
-    Begun, Holder, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step, Turn,
-    TurnOutcome, Window,
+    Begun, Holder, Idempotency, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step,
+    Turn, TurnOutcome, Window,
 };
 use async_trait::async_trait;
 
@@ -29,7 +29,8 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) struct TurnRecord {
     turn: Turn,
-    fingerprint: Option<String>,
+    /// What it was first accepted under.
+    idempotency: Option<Idempotency>,
     /// Position of its last input message: what stands behind it are its steps.
     input_through: u64,
 }
@@ -66,7 +67,8 @@ impl State {
                 None => Ok(Known::New),
             };
         };
-        let stored = record.map(|record| &record.fingerprint).or(known.fingerprint.as_ref());
+        let own = known.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint);
+        let stored = record.map(|record| &record.fingerprint).or(own);
         if let (Some(stored), Some(asked)) = (stored, &new.idempotency)
             && *stored != asked.fingerprint
         {
@@ -260,13 +262,26 @@ impl SessionStore for Memory {
         head.fence += 1;
         head.session.holder = Some(Holder { turn: id.clone(), until });
         let lease = head.lease(&id, until);
+        // A turn that runs again keeps who asked first, and the key it was first accepted under, if any.
+        let earlier = state.turns.remove(&(tenant.clone(), id.clone()));
+        let (principal, idempotency) = match earlier {
+            Some(record) => (record.turn.principal, record.idempotency),
+            None => {
+                if let Some(Idempotency { key, fingerprint }) = &new.idempotency {
+                    let record =
+                        KeyRecord { fingerprint: fingerprint.clone(), used_by: UsedBy::Turn(id.clone()) };
+                    state.keys.insert((tenant.clone(), new.principal.clone(), key.clone()), record);
+                }
+                (new.principal.clone(), new.idempotency.clone())
+            }
+        };
         let turn = Turn {
             id: id.clone(),
             tenant: tenant.clone(),
             session: key,
             session_id: lease.session_id.clone(),
             agent: new.agent.clone(),
-            principal: new.principal.clone(),
+            principal,
             user: new.user.clone(),
             channel: new.channel.clone(),
             options: new.options.clone(),
@@ -274,14 +289,8 @@ impl SessionStore for Memory {
             ended_at: None,
             outcome: None,
         };
-        let fingerprint = new.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
-        let record = TurnRecord { turn, fingerprint, input_through: lease.seq };
-        state.turns.insert((tenant.clone(), id.clone()), record);
-        if let Some(idempotency) = &new.idempotency {
-            let record =
-                KeyRecord { fingerprint: idempotency.fingerprint.clone(), used_by: UsedBy::Turn(id) };
-            state.keys.insert((tenant.clone(), new.principal.clone(), idempotency.key.clone()), record);
-        }
+        let record = TurnRecord { turn, idempotency, input_through: lease.seq };
+        state.turns.insert((tenant.clone(), id), record);
         Ok(Begun::Started(lease))
     }
 

@@ -1,0 +1,164 @@
+//! The audit trail in SQL, and the one way in which rows are written.
+
+use super::{Row, SqlError, Tx, args, read_all};
+use crate::audit::{AuditFilter, AuditRow, ChainCheck, NewAudit};
+use crate::clock::Timestamp;
+use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
+use serde_json::Value;
+
+/// Where rows belong.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) tenant: &'a TenantId,
+    pub(super) session: &'a SessionKey,
+    pub(super) session_id: &'a SessionId,
+    pub(super) agent: &'a AgentId,
+    pub(super) turn: &'a TurnId,
+}
+
+/// The end of a transcript's chain: kept in the session's head, so that a row is written without a look-up.
+#[derive(Debug, Default)]
+pub(super) struct ChainEnd {
+    pub(super) hash: String,
+    pub(super) n: u64,
+}
+
+/// Writes rows at the chain's end, and moves the end.
+pub(super) async fn write<T: Tx>(
+    tx: &mut T,
+    place: Place<'_>,
+    end: &mut ChainEnd,
+    entries: &[NewAudit],
+) -> Result<(), SqlError> {
+    for entry in entries {
+        let mut row = AuditRow {
+            entry: entry.clone(),
+            tenant: place.tenant.clone(),
+            session: place.session.clone(),
+            session_id: place.session_id.clone(),
+            agent: place.agent.clone(),
+            turn: place.turn.clone(),
+            previous: std::mem::take(&mut end.hash),
+            hash: String::new(),
+        };
+        row.hash = row.expected_hash();
+        end.n += 1;
+        tx.execute(
+            "INSERT INTO audit (tenant, session_key, session_id, n, id, at, agent_id, turn_id, principal, action,
+                 detail, previous, hash)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            args![
+                &row.tenant,
+                &row.session,
+                &row.session_id,
+                end.n,
+                &row.entry.id,
+                row.entry.at,
+                &row.agent,
+                &row.turn,
+                &row.entry.principal,
+                &row.entry.action,
+                &row.entry.detail.to_string(),
+                &row.previous,
+                &row.hash,
+            ],
+        )
+        .await?;
+        end.hash = row.hash;
+    }
+    Ok(())
+}
+
+fn read(row: &mut Row) -> Result<AuditRow, SqlError> {
+    let (tenant, session, session_id) = (row.id()?, row.id()?, row.id()?);
+    let (id, at, agent, turn) = (row.text()?, row.time()?, row.id()?, row.id()?);
+    let (principal, action, detail) = (row.id()?, row.text()?, row.text()?);
+    // Whoever tampers may leave something that is no JSON. That must not hide the other rows; its hash will not fit.
+    let detail =
+        serde_json::from_str(&detail).unwrap_or_else(|_| Value::String(format!("unreadable: {detail}")));
+    let entry = NewAudit { id, at, principal, action, detail };
+    Ok(AuditRow { entry, tenant, session, session_id, agent, turn, previous: row.text()?, hash: row.text()? })
+}
+
+/// [`crate::audit::AuditLog::list`]. Of one session by the primary key, of all by the index on time.
+pub(in crate::adapters::onprem) async fn list<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    filter: &AuditFilter,
+) -> Result<Vec<AuditRow>, SqlError> {
+    let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
+    // Exclusive; a row at the very end of time is never written.
+    let until = filter.until.map_or(i64::MAX, Timestamp::as_millis);
+    let rows = match &filter.session {
+        Some(session) => {
+            let by_session =
+                "SELECT tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action,
+                     detail, previous, hash
+                 FROM audit WHERE tenant = $1 AND session_key = $2 AND at >= $3 AND at < $4
+                 ORDER BY at, session_id, n LIMIT $5";
+            tx.query(by_session, args![tenant, session, since, until, filter.limit]).await?
+        }
+        None => {
+            let by_time =
+                "SELECT tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action,
+                     detail, previous, hash
+                 FROM audit WHERE tenant = $1 AND at >= $2 AND at < $3
+                 ORDER BY at, session_key, session_id, n LIMIT $4";
+            tx.query(by_time, args![tenant, since, until, filter.limit]).await?
+        }
+    };
+    read_all(rows, read)
+}
+
+/// Where a walk over all chains of a tenant stands: behind this row.
+#[derive(Debug, Clone, Default)]
+pub(in crate::adapters::onprem) struct Cursor {
+    session: String,
+    session_id: String,
+    n: u64,
+}
+
+/// Feeds the next rows, chain by chain, to `check`; `None` at the end. [`crate::audit::AuditLog::verify`] in pieces,
+/// so that its memory is bounded.
+pub(in crate::adapters::onprem) async fn verify_some<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    after: &Cursor,
+    check: &mut ChainCheck,
+) -> Result<Option<Cursor>, SqlError> {
+    const ROWS: usize = 1000;
+    let next =
+        "SELECT n, tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action, detail,
+             previous, hash
+         FROM audit WHERE tenant = $1 AND (session_key, session_id, n) > ($2, $3, $4)
+         ORDER BY session_key, session_id, n LIMIT $5";
+    let args = args![tenant, &after.session, &after.session_id, after.n, ROWS];
+    let rows = read_all(tx.query(next, args).await?, |row| Ok((row.count::<u64>()?, read(row)?)))?;
+    for (_, row) in &rows {
+        check.feed(row);
+    }
+    let full = rows.len() == ROWS;
+    Ok(rows.into_iter().next_back().filter(|_| full).map(|(n, row)| Cursor {
+        session: row.session.to_string(),
+        session_id: row.session_id.to_string(),
+        n,
+    }))
+}
+
+/// Rows that [`prune_some`] takes at most: short enough that turns do not notice.
+pub(in crate::adapters::onprem) const PRUNE_ROWS: u64 = 1000;
+
+/// Forgets up to [`PRUNE_ROWS`] rows from before `before`; returns how many.
+pub(in crate::adapters::onprem) async fn prune_some<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    before: Timestamp,
+) -> Result<u64, SqlError> {
+    tx.execute(
+        "DELETE FROM audit WHERE (tenant, session_key, session_id, n) IN (
+             SELECT tenant, session_key, session_id, n FROM audit WHERE tenant = $1 AND at < $2
+             ORDER BY at LIMIT $3)",
+        args![tenant, before, PRUNE_ROWS],
+    )
+    .await
+}

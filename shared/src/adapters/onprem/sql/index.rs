@@ -1,0 +1,140 @@
+//! Sessions as a whole in SQL: [`crate::session::SessionIndex`].
+
+use super::sessions::{read_holder, read_session, read_turn};
+use super::{Row, SqlError, Tx, args, locking, read_all, read_first};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{SessionId, SessionKey, TenantId};
+use crate::session::{Session, SessionFilter, Turn};
+
+/// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
+/// each, merged.
+pub(in crate::adapters::onprem) async fn list<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    filter: &SessionFilter,
+) -> Result<Vec<Session>, SqlError> {
+    let (user, limit) = (filter.user.as_ref(), filter.limit);
+    let before = filter.updated_before.map_or(i64::MAX, Timestamp::as_millis);
+    let Some(agents) = &filter.agents else {
+        let rows = tx.query(
+            "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
+                 summarised_through, turn_id, lease_until
+             FROM sessions WHERE tenant = $1 AND updated_at < $2 AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
+             ORDER BY updated_at DESC, session_key LIMIT $4",
+            args![tenant, before, user, limit],
+        ).await?;
+        return read_all(rows, read_session);
+    };
+    let mut sessions = Vec::new();
+    for agent in agents {
+        let rows = tx.query(
+            "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
+                 summarised_through, turn_id, lease_until
+             FROM sessions
+             WHERE tenant = $1 AND agent_id = $2 AND updated_at < $3 AND (CAST($4 AS TEXT) IS NULL OR user_id = $4)
+             ORDER BY updated_at DESC, session_key LIMIT $5",
+            args![tenant, agent, before, user, limit],
+        ).await?;
+        sessions.append(&mut read_all(rows, read_session)?);
+    }
+    sessions.sort_by(|a, b| b.updated_at.cmp(&a.updated_at).then_with(|| a.key.cmp(&b.key)));
+    // The same agent named twice.
+    sessions.dedup_by(|a, b| a.key == b.key);
+    sessions.truncate(limit);
+    Ok(sessions)
+}
+
+/// [`crate::session::SessionIndex::interrupted`].
+pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
+    tx: &mut T,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<Turn>, SqlError> {
+    let rows = tx.query(
+        "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel, t.options,
+             t.accepted_at, t.ended_at, t.outcome
+         FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
+         WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1
+         ORDER BY t.accepted_at, t.tenant, t.id LIMIT $2",
+        args![now, limit],
+    ).await?;
+    read_all(rows, read_turn)
+}
+
+/// [`crate::session::SessionIndex::parked`].
+pub(in crate::adapters::onprem) async fn parked<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    limit: usize,
+) -> Result<Vec<Turn>, SqlError> {
+    let rows = tx.query(
+        "SELECT id, tenant, session_key, session_id, agent_id, principal, user_id, channel, options, accepted_at,
+             ended_at, outcome
+         FROM turns WHERE tenant = $1 AND status = 'parked' ORDER BY ended_at DESC, id DESC LIMIT $2",
+        args![tenant, limit],
+    ).await?;
+    read_all(rows, read_turn)
+}
+
+/// The id of the session's present transcript, if nothing is at work or interrupted on it.
+async fn idle<T: Tx>(tx: &mut T, tenant: &TenantId, key: &SessionKey) -> Result<SessionId, SqlError> {
+    let find =
+        locking!("SELECT id, turn_id, lease_until FROM sessions WHERE tenant = $1 AND session_key = $2");
+    let rows = tx.query(find.of::<T>(), args![tenant, key]).await?;
+    match read_first(rows, |row| Ok((row.id()?, read_holder(row)?)))? {
+        None => Err(SqlError::Refused(StoreError::NotFound)),
+        Some((_, Some(_))) => Err(SqlError::Refused(StoreError::Fenced)),
+        Some((id, None)) => Ok(id),
+    }
+}
+
+/// [`crate::session::SessionIndex::reset`].
+pub(in crate::adapters::onprem) async fn reset<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    key: &SessionKey,
+    id: &SessionId,
+    now: Timestamp,
+) -> Result<Session, SqlError> {
+    let old: SessionId = idle(tx, tenant, key).await?;
+    tx.execute(
+        "INSERT INTO past_transcripts (tenant, session_key, session_id) VALUES ($1, $2, $3)",
+        args![tenant, key, &old],
+    )
+    .await?;
+    tx.execute(
+        "UPDATE sessions SET id = $1, seq = 0, summarised_through = 0, audit_hash = '', audit_n = 0, updated_at = $2
+         WHERE tenant = $3 AND session_key = $4",
+        args![id, now, tenant, key],
+    )
+    .await?;
+    let head = super::sessions::load(tx, tenant, key).await?;
+    head.ok_or_else(|| SqlError::broken("a session that was just reset is not there"))
+}
+
+/// [`crate::session::SessionIndex::delete`].
+pub(in crate::adapters::onprem) async fn delete<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    key: &SessionKey,
+) -> Result<(), SqlError> {
+    let present: SessionId = idle(tx, tenant, key).await?;
+    let past = "SELECT session_id FROM past_transcripts WHERE tenant = $1 AND session_key = $2";
+    let mut transcripts = read_all(tx.query(past, args![tenant, key]).await?, Row::id::<SessionId>)?;
+    transcripts.push(present);
+    for id in &transcripts {
+        tx.execute("DELETE FROM messages WHERE tenant = $1 AND session_id = $2", args![tenant, id]).await?;
+    }
+    for sql in [
+        "DELETE FROM idempotency WHERE tenant = $1 AND (principal, idempotency_key) IN (
+             SELECT principal, idempotency_key FROM turns
+             WHERE tenant = $1 AND session_key = $2 AND idempotency_key IS NOT NULL)",
+        "DELETE FROM turns WHERE tenant = $1 AND session_key = $2",
+        "DELETE FROM past_transcripts WHERE tenant = $1 AND session_key = $2",
+        "DELETE FROM sessions WHERE tenant = $1 AND session_key = $2",
+    ] {
+        tx.execute(sql, args![tenant, key]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! The job queue in SQL.
+
+use super::{Locking, Row, SqlError, Tx, args, locking, read_all};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{JobId, TenantId};
+use crate::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt};
+use std::time::Duration;
+
+const DUE: Locking = locking!(
+    skip_locked
+    "SELECT token, tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+     WHERE state = 'pending' AND visible_at <= $1
+     ORDER BY visible_at, created_at, tenant, id LIMIT $2"
+);
+
+const fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Pending => "pending",
+        JobState::Done => "done",
+        JobState::Dead => "dead",
+    }
+}
+
+fn read(row: &mut Row) -> Result<Job, SqlError> {
+    let (tenant, id, work) = (row.id()?, row.id()?, row.json()?);
+    let state = match row.text()?.as_str() {
+        "pending" => JobState::Pending,
+        "done" => JobState::Done,
+        "dead" => JobState::Dead,
+        other => return Err(SqlError::broken(format!("a job in state `{other}`"))),
+    };
+    Ok(Job {
+        job: NewJob { id, tenant, work },
+        state,
+        attempts: row.count()?,
+        created_at: row.time()?,
+        visible_at: row.time()?,
+        reason: row.opt_text()?,
+    })
+}
+
+/// [`crate::job::JobQueue::enqueue`], with the work as JSON.
+pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    id: &JobId,
+    work: &str,
+    delay: Duration,
+    now: Timestamp,
+) -> Result<bool, SqlError> {
+    let inserted = tx
+        .execute(
+            "INSERT INTO jobs (tenant, id, work, state, attempts, token, created_at, visible_at)
+         VALUES ($1, $2, $3, 'pending', 0, 0, $4, $5) ON CONFLICT (tenant, id) DO NOTHING",
+            args![tenant, id, work, now, now + delay],
+        )
+        .await?;
+    Ok(inserted > 0)
+}
+
+/// Whether [`receive`] would find anything: a read, so that an idle worker's polling costs no write transaction.
+pub(in crate::adapters::onprem) async fn any_due<T: Tx>(
+    tx: &mut T,
+    now: Timestamp,
+) -> Result<bool, SqlError> {
+    let due = "SELECT 1 FROM jobs WHERE state = 'pending' AND visible_at <= $1 LIMIT 1";
+    Ok(!tx.query(due, args![now]).await?.is_empty())
+}
+
+/// [`crate::job::JobQueue::receive`].
+pub(in crate::adapters::onprem) async fn receive<T: Tx>(
+    tx: &mut T,
+    max: usize,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<Delivery>, SqlError> {
+    let due = read_all(tx.query(DUE.of::<T>(), args![now, max]).await?, |row| {
+        Ok((row.count::<u64>()?, read(row)?))
+    })?;
+    let mut deliveries = Vec::with_capacity(due.len());
+    for (token, mut job) in due {
+        job.attempts += 1;
+        job.visible_at = until;
+        let receipt = Receipt { tenant: job.job.tenant.clone(), job: job.job.id.clone(), token: token + 1 };
+        tx.execute(
+            "UPDATE jobs SET token = $1, attempts = attempts + 1, visible_at = $2 WHERE tenant = $3 AND id = $4",
+            args![receipt.token, until, &receipt.tenant, &receipt.job],
+        )
+        .await?;
+        deliveries.push(Delivery { job, receipt });
+    }
+    Ok(deliveries)
+}
+
+/// One row changed, or the receipt was no longer good.
+const fn fenced(changed: u64) -> Result<(), SqlError> {
+    if changed == 0 { Err(SqlError::Refused(StoreError::Fenced)) } else { Ok(()) }
+}
+
+/// [`crate::job::JobQueue::extend`].
+pub(in crate::adapters::onprem) async fn extend<T: Tx>(
+    tx: &mut T,
+    receipt: &Receipt,
+    until: Timestamp,
+) -> Result<(), SqlError> {
+    let extended = tx.execute(
+        "UPDATE jobs SET visible_at = $1 WHERE tenant = $2 AND id = $3 AND token = $4 AND state = 'pending'",
+        args![until, &receipt.tenant, &receipt.job, receipt.token],
+    ).await?;
+    fenced(extended)
+}
+
+/// [`crate::job::JobQueue::settle`].
+pub(in crate::adapters::onprem) async fn settle<T: Tx>(
+    tx: &mut T,
+    receipt: &Receipt,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    let (state, visible_at, reason) = match outcome {
+        Outcome::Done => (JobState::Done, None, None),
+        Outcome::Retry { after, reason } => (JobState::Pending, Some(now + *after), Some(reason)),
+        Outcome::Dead { reason } => (JobState::Dead, None, Some(reason)),
+    };
+    // The token grows here, too: a receipt is good for one settlement.
+    let settled = tx.execute(
+        "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), reason = $3, token = token + 1
+         WHERE tenant = $4 AND id = $5 AND token = $6 AND state = 'pending'",
+        args![state_name(state), visible_at, reason, &receipt.tenant, &receipt.job, receipt.token],
+    ).await?;
+    fenced(settled)
+}
+
+/// [`crate::job::JobQueue::list`].
+pub(in crate::adapters::onprem) async fn list<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    filter: &JobFilter,
+) -> Result<Vec<Job>, SqlError> {
+    let rows = tx.query(
+        "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+         WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR id = $2) AND (CAST($3 AS TEXT) IS NULL OR state = $3)
+         ORDER BY created_at DESC, id DESC LIMIT $4",
+        args![tenant, filter.id.as_ref(), filter.state.map(state_name), filter.limit],
+    ).await?;
+    read_all(rows, read)
+}
+
+/// [`crate::job::JobQueue::redrive`].
+pub(in crate::adapters::onprem) async fn redrive<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    id: &JobId,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    let redriven = tx
+        .execute(
+            "UPDATE jobs SET state = 'pending', attempts = 0, visible_at = $1
+         WHERE tenant = $2 AND id = $3 AND state = 'dead'",
+            args![now, tenant, id],
+        )
+        .await?;
+    match redriven {
+        0 => Err(SqlError::Refused(StoreError::NotFound)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,185 @@
+//! SQLite: the embedded store of a single site. Every storage port on one data directory.
+//!
+//! Writes go to one writer per process ([`lane`]), which commits many operations at once; `synchronous=FULL` in WAL
+//! mode makes an answered write durable. Several processes may open the same directory.
+//!
+//! Reads that are bounded by an index and a small limit run at once, on the calling thread: they take some ten
+//! microseconds, less than handing them to another thread and back would. Reads whose length a caller or the age of
+//! the data decides (listings, long transcripts, the audit trail) run on a thread of their own, so that no thread of
+//! the asynchronous runtime waits for them.
+
+mod files;
+mod lane;
+mod ports;
+mod readers;
+mod tx;
+
+use super::sql::{SqlError, Tx, schema};
+use crate::error::{Source, StoreError};
+use futures::channel::oneshot;
+use lane::Lane;
+use readers::Readers;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tx::SqliteTx;
+
+/// The file of sessions, jobs and tokens.
+const MAIN_FILE: &str = "reef.sqlite";
+/// The file of rate limits: not synchronised, so that counting costs no disk write that anybody waits for.
+const LIMITS_FILE: &str = "limits.sqlite";
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory or a file in it cannot be made.
+    #[error("cannot make {path}: {source}")]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A newer release has written the database.
+    #[error(
+        "{path} has schema version {found}, but this program knows only up to {known}: \
+         start the release that wrote it, or a newer one"
+    )]
+    TooNew {
+        /// Which database.
+        path: PathBuf,
+        /// Its schema's version.
+        found: u32,
+        /// This program's.
+        known: u32,
+    },
+    /// It is no database, or cannot be read, locked or written.
+    #[error("cannot open the database {path}: {source}")]
+    Database {
+        /// Which database.
+        path: PathBuf,
+        /// Why.
+        source: Source,
+    },
+}
+
+/// Every storage port on one data directory. Clones share the connections; when the last one is dropped, writes that
+/// were handed in are finished and the files are closed.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    writer: Lane,
+    limits: Lane,
+    readers: Arc<Readers>,
+    /// Calls of the rate limiter, to know when to sweep.
+    takes: AtomicU64,
+}
+
+impl Sqlite {
+    /// Opens a data directory, makes what is not there yet – directory with mode 0700, files 0600 – and brings the
+    /// schema up to date. Several processes may do this at the same time.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        files::make_directory(directory)?;
+        let main = directory.join(MAIN_FILE);
+        let writer = files::open_writer(&main, files::Durability::Full, schema::MAIN)?;
+        let limits = files::open_limits(&directory.join(LIMITS_FILE), schema::LIMITS)?;
+        let thread =
+            |source: std::io::Error| OpenError::Database { path: main.clone(), source: source.into() };
+        Ok(Self {
+            parts: Arc::new(Parts {
+                writer: Lane::start("reef-writer", writer).map_err(thread)?,
+                limits: Lane::start("reef-limits", limits).map_err(thread)?,
+                readers: Arc::new(Readers::new(main)),
+                takes: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Finishes the writes that were handed in, puts the write-ahead log into the database and ends the writer.
+    /// Afterwards every write answers [`StoreError::Unavailable`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it was closed before.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.parts.writer.close().await?;
+        self.parts.limits.close().await
+    }
+
+    /// Hands an operation to the writer; durable when it answers.
+    async fn write<A, O>(&self, operation: O) -> Result<A, StoreError>
+    where
+        A: Send + 'static,
+        O: FnMut(&mut SqliteTx<'_>) -> Result<A, SqlError> + Send + 'static,
+    {
+        self.parts.writer.run(operation).await
+    }
+
+    /// Reads at once, on this thread.
+    fn read<A>(&self, read: impl FnOnce(&mut SqliteTx<'_>) -> Result<A, SqlError>) -> Result<A, StoreError> {
+        self.parts.readers.read(read)
+    }
+
+    /// Reads on a thread of its own.
+    async fn read_aside<A, R>(&self, read: R) -> Result<A, StoreError>
+    where
+        A: Send + 'static,
+        R: FnOnce(&mut SqliteTx<'_>) -> Result<A, SqlError> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.parts.readers);
+        let (reply, answer) = oneshot::channel();
+        let work = move || {
+            // Nobody listens any more if the caller has gone: then the answer is for nobody.
+            let _ = reply.send(readers.read(read));
+        };
+        let thread = std::thread::Builder::new().name("reef-reader".to_owned());
+        thread.spawn(work).map_err(|error| StoreError::Unavailable(error.into()))?;
+        answer.await.map_err(|gone| StoreError::Unavailable(gone.into()))?
+    }
+}
+
+/// The result of a shared operation: on SQLite its future never waits.
+fn now<A>(operation: impl Future<Output = Result<A, SqlError>>) -> Result<A, SqlError> {
+    futures::FutureExt::now_or_never(operation)
+        .unwrap_or_else(|| Err(SqlError::broken("an operation on SQLite waited")))
+}
+
+/// Whether the error says "not now" rather than "never".
+fn unavailable(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed, OperationInterrupted,
+        OutOfMemory, ReadOnly, SystemIoFailure,
+    };
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            CannotOpen
+                | DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | FileLockingProtocolFailed
+                | OperationInterrupted
+                | OutOfMemory
+                | ReadOnly
+                | SystemIoFailure
+        )
+    )
+}
+
+/// A failure of SQLite in the words of the ports.
+fn failed(error: rusqlite::Error) -> SqlError {
+    let broken = !unavailable(&error);
+    let source = Source::from(error);
+    SqlError::Failed(if broken { StoreError::Broken(source) } else { StoreError::Unavailable(source) })
+}
+
+/// Migrations run through the same statements as everything else.
+fn migrate(tx: &mut impl Tx, migrations: &[schema::Migration]) -> Result<schema::Migrated, SqlError> {
+    now(schema::migrate(tx, migrations))
+}
