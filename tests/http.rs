@@ -2,3 +2,6 @@
 
 #[path = "http/chat_completions.rs"]
 mod chat_completions;
+
+#[path = "http/responses.rs"]
+mod responses;

@@ -365,3 +365,26 @@ fn text_format(kept: Option<&Value>) -> Value {
         "strict": schema["strict"].as_bool().unwrap_or(false),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_as_old_as_its_turns_id() {
+        // 2026-11-20 00:00:05.678 UTC.
+        let id = ulid::Ulid::from_parts(1_795_132_805_678, 7).to_string();
+        assert_eq!(created_at(&TurnId::new(id)), 1_795_132_805);
+        assert_eq!(created_at(&TurnId::new("T1")), 0);
+    }
+
+    #[test]
+    fn only_an_id_of_our_own_form_names_a_turn() {
+        assert_eq!(turn_of("resp_01HZ"), Some(TurnId::new("01HZ")));
+        for text in
+            ["", "resp_", "01HZ", "msg_01HZ", "resp_a/b", "resp_\u{e4}", &format!("resp_{}", "A".repeat(65))]
+        {
+            assert_eq!(turn_of(text), None, "{text}");
+        }
+    }
+}
