@@ -30,6 +30,15 @@ pub struct Answer {
     pub body: String,
 }
 
+impl Answer {
+    /// A 200 with `value` as JSON.
+    pub fn json<T: Serialize>(value: &T) -> Self {
+        // Fails only for maps whose keys are no texts, which no answer has.
+        let body = serde_json::to_string(value).unwrap_or_default();
+        Self { status: 200, content_type: "application/json; charset=utf-8".to_owned(), body }
+    }
+}
+
 /// What [`AnswerStore::claim`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {

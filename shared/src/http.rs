@@ -10,15 +10,24 @@ mod chat_completions;
 mod error;
 mod fields;
 mod headers;
+mod health;
+mod hooks;
 mod idempotency;
 mod images;
 mod lockout;
+mod metrics;
+mod models;
+pub mod openapi;
 mod peer;
 mod responses;
 mod run;
+mod sessions;
 mod sse;
 mod target;
+mod tools_invoke;
 mod trace;
+mod transcript;
+mod turns;
 
 use crate::app::App;
 use crate::error::{Error, ErrorKind};
@@ -55,6 +64,28 @@ pub fn router(app: App) -> Router {
         .route("/v1/chat/completions", post(chat_completions::create))
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/{id}", get(responses::retrieve))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::get))
+        // Sessions, their transcripts and turns.
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{key}", get(sessions::get).delete(sessions::delete))
+        .route("/v1/sessions/{key}/reset", post(sessions::reset))
+        .route("/v1/sessions/{key}/transcript", get(transcript::get))
+        .route("/v1/sessions/{key}/turns/{id}", get(turns::get))
+        // OpenClaw's surfaces for programs.
+        .route("/tools/invoke", post(tools_invoke::invoke))
+        .route("/hooks/agent", post(hooks::agent))
+        .route("/hooks/wake", post(hooks::wake))
+        // For operators and their machines.
+        .route("/health", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/startup", get(health::started))
+        .route("/startupz", get(health::started))
+        .route("/ready", get(health::ready))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        .route("/api/diagnostics/prometheus", get(metrics::scrape))
+        .route("/openapi.json", get(openapi::serve))
         // Whatever else is asked for.
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

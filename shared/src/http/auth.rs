@@ -6,7 +6,7 @@ use super::lockout::{Door, Lockout};
 use super::peer::Peer;
 use super::trace::Who;
 use crate::clock::Timestamp;
-use crate::error::{ErrorKind, StoreError};
+use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::PrincipalId;
 use crate::limit::Decision;
 use crate::principal::{Principal, Scope, Token, split_token};
@@ -59,6 +59,11 @@ pub(super) struct HookCaller(pub(super) Caller);
 impl FromRequestParts<Arc<Gateway>> for HookCaller {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, ApiError> {
+        let in_query = |query: &str| query.split('&').any(|pair| pair == "token" || pair.starts_with("token="));
+        if parts.uri.query().is_some_and(in_query) {
+            let message = "A token must not stand in the address, where logs keep it. Send it as a header.";
+            return Err(ApiError::invalid_at("token", message).ok_false());
+        }
         admit(gateway, parts, Door::Hooks).await.map(Self)
     }
 }
@@ -77,7 +82,8 @@ async fn admit(gateway: &Gateway, parts: &Parts, door: Door) -> Result<Caller, A
         }
         // A limiter that is away must not stop everybody; the store that holds the work says so itself.
         Err(error) => {
-            tracing::warn!(cause = %error, "the rate limiter did not answer; the request goes on");
+            let cause = Error::from(error).cause();
+            tracing::warn!(target: "error", { cause }, "the rate limiter did not answer; the request goes on");
             Ok(caller)
         }
     }
@@ -101,7 +107,7 @@ pub(super) async fn authenticate(gateway: &Gateway, parts: &Parts, door: Door) -
     let Some(token) = gateway.credentials.check(gateway, credential, now).await? else {
         if let Some(ip) = peer.ip {
             lockout.failed(door, ip, now);
-            tracing::warn!(peer = %ip, "a wrong credential");
+            tracing::warn!(target: "operation", { peer = %ip }, "a wrong credential");
         }
         return Err(ApiError::unauthorized());
     };

@@ -5,11 +5,11 @@ mod request;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::run::{self, Run};
+use super::transcript::calls;
 use super::{Gateway, body, idempotency, sse, target};
 use crate::agent::{RunOptions, RunRequest, TurnEvent};
 use crate::clock::Timestamp;
 use crate::id::TurnId;
-use crate::message::ToolCall;
 use crate::model::{StopReason, ToolChoice, Usage};
 use crate::principal::Scope;
 use crate::session::{Reply, TurnOutcome};
@@ -24,6 +24,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 const ROUTE: &str = "/v1/chat/completions";
 
@@ -31,6 +32,16 @@ const ROUTE: &str = "/v1/chat/completions";
 const ARGUMENTS_SLICE: usize = 256;
 
 /// Runs a turn and answers with its reply, whole or streamed.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", tag = "turns",
+    request_body = ChatRequest,
+    params(super::openapi::IdempotencyKey, super::openapi::Routing),
+    responses(
+        (status = 200, description = "With `stream`, the same as `chat.completion.chunk` events", body = Completion),
+        (status = "4XX", body = super::openapi::ErrorBody),
+        (status = "5XX", body = super::openapi::ErrorBody),
+    ),
+)]
 pub(super) async fn create(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
@@ -112,40 +123,104 @@ const fn finish_reason(stop: StopReason) -> &'static str {
     }
 }
 
-fn usage(usage: &Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens(),
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    })
+/// Tokens, in OpenAI's words.
+#[derive(Debug, Serialize, ToSchema)]
+struct TokenUsage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+/// Of the prompt's tokens.
+#[derive(Debug, Serialize, ToSchema)]
+struct PromptDetails {
+    /// Read from the vendor's cache.
+    cached_tokens: u64,
+}
+
+/// Of the reply's tokens.
+#[derive(Debug, Serialize, ToSchema)]
+struct CompletionDetails {
+    /// Spent on reasoning.
+    reasoning_tokens: u64,
+}
+
+impl From<&Usage> for TokenUsage {
+    fn from(usage: &Usage) -> Self {
+        Self {
+            prompt_tokens: usage.input_tokens,
+            completion_tokens: usage.output_tokens,
+            total_tokens: usage.total_tokens(),
+            prompt_tokens_details: PromptDetails { cached_tokens: usage.cached_tokens },
+            completion_tokens_details: CompletionDetails { reasoning_tokens: usage.reasoning_tokens },
+        }
+    }
 }
 
 /// The whole answer: the same for the same turn, whenever it is asked for.
-fn completion(turn: &TurnId, model: &str, reply: &Reply) -> Value {
-    let mut message = json!({"role": "assistant", "content": reply.text, "refusal": null});
-    if !reply.tool_calls.is_empty() {
-        let calls = reply.tool_calls.iter().map(|ToolCall { id, name, arguments }| {
-            json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
-        });
-        message["tool_calls"] = calls.collect();
-        if reply.text.is_empty() {
-            message["content"] = Value::Null;
-        }
-    } else if reply.text.is_empty() {
-        message["content"] = run::NO_TEXT.into();
+#[derive(Debug, Serialize, ToSchema)]
+struct Completion<'a> {
+    /// `chatcmpl_` and the turn's id.
+    id: String,
+    /// `chat.completion`.
+    object: &'static str,
+    /// When the reply was complete, in seconds since the Unix epoch.
+    created: i64,
+    /// As asked for.
+    model: &'a str,
+    /// One.
+    choices: [CompletionChoice<'a>; 1],
+    /// Tokens of all model calls of the turn.
+    usage: TokenUsage,
+}
+
+/// The reply.
+#[derive(Debug, Serialize, ToSchema)]
+struct CompletionChoice<'a> {
+    index: u8,
+    message: CompletionMessage<'a>,
+    /// `null`.
+    #[schema(value_type = Option<Object>)]
+    logprobs: (),
+    /// `stop`, `length`, `tool_calls` or `content_filter`.
+    finish_reason: &'static str,
+}
+
+/// The reply's message.
+#[derive(Debug, Serialize, ToSchema)]
+struct CompletionMessage<'a> {
+    /// `assistant`.
+    role: &'static str,
+    /// The text; may be `null` beside tool calls.
+    content: Option<&'a str>,
+    /// `null`.
+    #[schema(value_type = Option<String>)]
+    refusal: (),
+    /// Tools that the client is asked to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    tool_calls: Option<Value>,
+}
+
+fn completion<'a>(turn: &TurnId, model: &'a str, reply: &'a Reply) -> Completion<'a> {
+    let tool_calls = (!reply.tool_calls.is_empty()).then(|| calls(&reply.tool_calls));
+    let content = match (reply.text.as_str(), &tool_calls) {
+        ("", Some(_)) => None,
+        ("", None) => Some(run::NO_TEXT),
+        (text, _) => Some(text),
+    };
+    let message = CompletionMessage { role: "assistant", content, refusal: (), tool_calls };
+    let finish_reason = finish_reason(reply.stop);
+    Completion {
+        id: format!("chatcmpl_{turn}"),
+        object: "chat.completion",
+        created: reply.at.as_seconds(),
+        model,
+        choices: [CompletionChoice { index: 0, message, logprobs: (), finish_reason }],
+        usage: TokenUsage::from(&reply.usage),
     }
-    json!({
-        "id": format!("chatcmpl_{turn}"),
-        "object": "chat.completion",
-        "created": reply.at.as_seconds(),
-        "model": model,
-        "choices": [
-            {"index": 0, "message": message, "logprobs": null, "finish_reason": finish_reason(reply.stop)},
-        ],
-        "usage": usage(&reply.usage),
-    })
 }
 
 /// The frames of a stream that never began.
@@ -265,7 +340,7 @@ impl Chunks {
         if self.asked.include_usage {
             self.ready.push_back(sse::data(&json!({
                 "id": self.id, "object": "chat.completion.chunk", "created": self.created,
-                "model": self.asked.model, "choices": [], "usage": usage(&reply.usage),
+                "model": self.asked.model, "choices": [], "usage": TokenUsage::from(&reply.usage),
             })));
         }
         self.ready.push_back(sse::DONE);

@@ -7,7 +7,6 @@ use crate::principal::Scope;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::error::Error as _;
 use std::time::Duration;
 
 /// A failure on its way out. Made from any concept's error by `?`; logged once, here, when it becomes an answer.
@@ -132,6 +131,9 @@ impl ApiError {
         if matches!(self.0.shape, Shape::OpenAi) {
             self.0.shape = Shape::OkFalse;
         }
+        if self.0.kind == "invalid_request_error" {
+            self.0.kind = "invalid_request";
+        }
         self
     }
 
@@ -187,25 +189,13 @@ impl ApiError {
     /// Writes the failure to the log: the only place where its cause is seen.
     pub(super) fn log(&self) {
         let Parts { error, status, code, .. } = &*self.0;
-        let cause = error.source().map(chain);
-        if status.is_server_error() {
-            tracing::error!(status = status.as_u16(), code, cause, "{}", error.message);
-        } else if let Some(cause) = cause {
-            tracing::info!(status = status.as_u16(), code, cause, "{}", error.message);
+        let (status, cause) = (status.as_u16(), error.cause());
+        if status >= 500 {
+            tracing::error!(target: "error", { status, code, cause }, "{}", error.message);
+        } else if !cause.is_empty() {
+            tracing::info!(target: "operation", { status, code, cause }, "{}", error.message);
         }
     }
-}
-
-/// An error's text and those of its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// A wait in whole seconds as `Retry-After` wants them: rounded up, at least one.

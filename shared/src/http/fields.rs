@@ -6,6 +6,7 @@ use crate::tool::{Effect, ToolSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use utoipa::ToSchema;
 
 /// Most tools of one request, as OpenAI's own API.
 const MOST_TOOLS: usize = 128;
@@ -52,11 +53,12 @@ pub(super) fn whole(value: &Value) -> Option<i64> {
 }
 
 /// A function that the client runs itself.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 pub(super) struct Function {
     name: String,
     description: Option<String>,
+    #[schema(value_type = Option<Object>)]
     parameters: Option<Value>,
     strict: Option<bool>,
 }

@@ -6,7 +6,7 @@ use super::Gateway;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::answer::{Answer, AnswerKey, Claim};
-use crate::audit::hex;
+use crate::audit::{chain_hash, hex};
 use crate::error::{Error, ErrorKind};
 use crate::session::Idempotency;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -40,6 +40,37 @@ pub(super) fn of(route: &str, headers: &HeaderMap, body: &[u8]) -> Result<Option
     }
     let key = check(&String::from_utf8_lossy(key.as_bytes()), "Idempotency-Key")?;
     Ok(Some(Idempotency { key, fingerprint: fingerprint(route, headers, body) }))
+}
+
+/// As [`of`], for surfaces whose body may hold the key, too.
+///
+/// # Errors
+/// 400: as [`of`], or the two differ.
+pub(super) fn of_body(
+    route: &str,
+    headers: &HeaderMap,
+    in_body: Option<&str>,
+    body: &[u8],
+) -> Result<Option<Idempotency>, ApiError> {
+    let in_header = of(route, headers, body)?;
+    let Some(key) = in_body else { return Ok(in_header) };
+    let key = check(key, "idempotencyKey")?;
+    match in_header {
+        Some(other) if other.key != key => {
+            let message = "`idempotencyKey` and the header `Idempotency-Key` differ";
+            Err(ApiError::invalid_at("idempotencyKey", message))
+        }
+        Some(same) => Ok(Some(same)),
+        None => Ok(Some(Idempotency { key, fingerprint: fingerprint(route, headers, body) })),
+    }
+}
+
+/// An identifier in the form of a ULID that the same key of the same caller always gives: what is made under it is
+/// made once, even if a crash comes between making it and answering.
+pub(super) fn id_of(caller: &Caller, route: &str, key: &str) -> String {
+    let digest = chain_hash(&[caller.tenant.as_str(), caller.id.as_str(), route, key]);
+    let number = digest.get(..32).and_then(|half| u128::from_str_radix(half, 16).ok());
+    ulid::Ulid::from(number.unwrap_or_default()).to_string()
 }
 
 /// A key that is well formed.

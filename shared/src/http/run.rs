@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::{idempotency, sse};
 use crate::agent::{RunRequest, TurnEvent, TurnStream};
 use crate::error::{Error, ErrorKind};
-use crate::id::{SessionId, SessionKey, TurnId};
+use crate::id::{SessionKey, TurnId};
 use crate::model::ToolChoice;
 use crate::session::{Reply, TurnOutcome};
 use axum::body::Bytes;
@@ -29,8 +29,6 @@ pub(super) struct Run {
     pub(super) turn: TurnId,
     /// On which session.
     pub(super) session: SessionKey,
-    /// On which transcript.
-    pub(super) session_id: SessionId,
     /// It ended before this request came.
     pub(super) replayed: bool,
     events: Peekable<TurnStream>,
@@ -44,8 +42,8 @@ pub(super) async fn start(gateway: &Gateway, request: RunRequest) -> Result<Run,
     gateway.accepts_work()?;
     let mut events = gateway.app.agents.invoke(request).await?;
     match events.next().await {
-        Some(Ok(TurnEvent::Accepted { turn, session, session_id, replayed })) => {
-            Ok(Run { turn, session, session_id, replayed, events: events.peekable() })
+        Some(Ok(TurnEvent::Accepted { turn, session, replayed, .. })) => {
+            Ok(Run { turn, session, replayed, events: events.peekable() })
         }
         Some(Err(error)) => Err(error.into()),
         Some(Ok(_)) | None => Err(lost()),

@@ -205,12 +205,18 @@ fn check_name(text: &str, param: &str, longest: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `x-openclaw-model`: another model than the agent's, for callers with the scope `admin`.
 fn backend(config: &Config, caller: &Caller, headers: &HeaderMap) -> Result<Option<ModelRef>, ApiError> {
-    let Some(name) = text(headers, MODEL)? else { return Ok(None) };
+    text(headers, MODEL)?.map(|name| other_model(config, caller, name)).transpose()
+}
+
+/// Another model than the agent's, for callers with the scope `admin`.
+///
+/// # Errors
+/// 403 without the scope, 404 for a model that is not known.
+pub(super) fn other_model(config: &Config, caller: &Caller, name: &str) -> Result<ModelRef, ApiError> {
     caller.needs(Scope::Admin)?;
     match name.parse::<ModelRef>() {
-        Ok(model) if is_known(config, &model) => Ok(Some(model)),
+        Ok(model) if is_known(config, &model) => Ok(model),
         _ => {
             let shown: String = name.chars().take(128).collect();
             let error = ApiError::not_found(format!("Unknown model: {shown}"));
@@ -228,17 +234,23 @@ fn is_known(config: &Config, model: &ModelRef) -> bool {
 }
 
 fn channel(headers: &HeaderMap) -> Result<String, ApiError> {
+    text(headers, CHANNEL)?.map_or(Ok("webchat".to_owned()), |name| channel_named(name, CHANNEL))
+}
+
+/// A channel that a caller names.
+///
+/// # Errors
+/// 400.
+pub(super) fn channel_named(name: &str, param: &str) -> Result<String, ApiError> {
     let plain = |text: &str| {
-        text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
     };
-    match text(headers, CHANNEL)? {
-        None => Ok("webchat".to_owned()),
-        Some(name) if plain(name) => Ok(name.to_ascii_lowercase()),
-        Some(_) => {
-            let message = format!("`{CHANNEL}` must be 1 to 64 letters, digits, `_`, `-`, `.` or `:`.");
-            Err(ApiError::invalid_at(CHANNEL, message))
-        }
+    if plain(name) {
+        return Ok(name.to_ascii_lowercase());
     }
+    let message = format!("`{param}` must be 1 to 64 letters, digits, `_`, `-`, `.` or `:`.");
+    Err(ApiError::invalid_at(param, message))
 }
 
 /// A header's text without blanks at its ends; `None` if it is absent or empty.

@@ -11,49 +11,87 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt;
+use utoipa::ToSchema;
 
 const NO_USER_MESSAGE: &str = "Missing user message in `messages`.";
 
 /// OpenAI's request; fields beyond these are read over.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "a JSON object")]
 pub(super) struct ChatRequest<'a> {
+    /// `openclaw` (the default agent), `openclaw/<agentId>`, or an agent's id.
     #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
     pub(super) model: Option<Cow<'a, str>>,
+    /// The end user: requests that name the same one meet on one session.
     #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
     pub(super) user: Option<Cow<'a, str>>,
+    /// Oldest first; the last one must be a user's or a tool's.
     #[serde(borrow)]
+    #[schema(value_type = Vec<ChatMessage>, required = true)]
     messages: Option<Vec<ChatMessage<'a>>>,
+    /// Answer with server-sent events.
     stream: Option<bool>,
+    /// For streams.
     stream_options: Option<StreamOptions>,
+    /// Functions that the client runs itself.
     tools: Option<Vec<ChatTool>>,
+    /// `auto`, `none`, `required`, or `{"type":"function","function":{"name":…}}`.
     tool_choice: Option<Value>,
+    /// Most tokens of the reply.
+    #[schema(value_type = Option<u64>)]
     max_completion_tokens: Option<Value>,
+    /// The same, by its older name.
+    #[schema(value_type = Option<u64>)]
     max_tokens: Option<Value>,
+    /// 0 to 2.
+    #[schema(value_type = Option<f64>)]
     temperature: Option<Value>,
+    /// 0 to 1.
+    #[schema(value_type = Option<f64>)]
     top_p: Option<Value>,
+    /// -2 to 2.
+    #[schema(value_type = Option<f64>)]
     frequency_penalty: Option<Value>,
+    /// -2 to 2.
+    #[schema(value_type = Option<f64>)]
     presence_penalty: Option<Value>,
+    /// For vendors that take one.
+    #[schema(value_type = Option<i64>)]
     seed: Option<Value>,
+    /// A text or at most four, before which the reply ends.
     stop: Option<Value>,
+    /// Of type `text`, `json_object` or `json_schema`.
+    #[schema(value_type = Option<Object>)]
     response_format: Option<Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// For streams.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 struct StreamOptions {
+    /// End with a chunk that holds the usage.
     include_usage: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+/// One message.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 struct ChatMessage<'a> {
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
     #[serde(borrow)]
+    #[schema(value_type = String)]
     role: Cow<'a, str>,
+    /// A text, or an array of parts of type `text` or (a user's) `image_url`.
     #[serde(borrow, default)]
+    #[schema(value_type = Value)]
     content: Content<'a>,
+    /// What the assistant asked for.
     tool_calls: Option<Vec<ChatToolCall>>,
+    /// Which call a tool's message answers.
     tool_call_id: Option<String>,
+    /// The tool's name.
     name: Option<String>,
 }
 
@@ -118,7 +156,8 @@ struct ImageUrl<'a> {
     url: Cow<'a, str>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A call that the assistant made.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 struct ChatToolCall {
     id: String,
@@ -127,7 +166,8 @@ struct ChatToolCall {
     function: CalledFunction,
 }
 
-#[derive(Debug, Deserialize)]
+/// What it called.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 struct CalledFunction {
     name: String,
@@ -135,7 +175,8 @@ struct CalledFunction {
     arguments: String,
 }
 
-#[derive(Debug, Deserialize)]
+/// A tool of type `function`.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 struct ChatTool {
     #[serde(rename = "type", default = "function")]

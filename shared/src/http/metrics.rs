@@ -1,0 +1,34 @@
+//! `GET /metrics`, in Prometheus' text format; also where OpenClaw's plug-in has it.
+
+use super::Gateway;
+use super::auth::authenticate;
+use super::error::ApiError;
+use super::lockout::Door;
+use super::peer::Peer;
+use crate::principal::Scope;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+/// Prometheus' text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Everything that is counted, for callers on this host and for the scope `metrics`.
+#[utoipa::path(
+    get, path = "/metrics", tag = "metrics",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = "4XX", body = super::openapi::ErrorBody),
+    ),
+)]
+pub(super) async fn scrape(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    if !Peer::of(&parts, &gateway.app.config.gateway)?.local {
+        authenticate(&gateway, &parts, Door::Api).await?.needs(Scope::Metrics)?;
+    }
+    Ok(([(header::CONTENT_TYPE, TEXT)], gateway.app.metrics.render()).into_response())
+}
