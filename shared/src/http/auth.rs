@@ -59,7 +59,8 @@ pub(super) struct HookCaller(pub(super) Caller);
 impl FromRequestParts<Arc<Gateway>> for HookCaller {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, ApiError> {
-        let in_query = |query: &str| query.split('&').any(|pair| pair == "token" || pair.starts_with("token="));
+        let in_query =
+            |query: &str| query.split('&').any(|pair| pair == "token" || pair.starts_with("token="));
         if parts.uri.query().is_some_and(in_query) {
             let message = "A token must not stand in the address, where logs keep it. Send it as a header.";
             return Err(ApiError::invalid_at("token", message).ok_false());

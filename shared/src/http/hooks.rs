@@ -172,7 +172,12 @@ fn counted(
     answer.map_err(ApiError::ok_false)
 }
 
-async fn read(gateway: &Gateway, caller: &Caller, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+async fn read(
+    gateway: &Gateway,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, ApiError> {
     caller.needs(Scope::Hooks)?;
     gateway.accepts_work()?;
     body::read(body, headers, MOST_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
@@ -211,7 +216,15 @@ async fn run_agent(
         (None, false) => SessionKey::new(format!("agent:{}:hook:{}", agent.id, slug(&name))),
         (None, true) => SessionKey::new(format!("agent:{}:hook:{turn}", agent.id)),
     };
-    let job = Incoming { agent, session: session.clone(), sticky: !isolated, name: &name, text: &message, model, channel };
+    let job = Incoming {
+        agent,
+        session: session.clone(),
+        sticky: !isolated,
+        name: &name,
+        text: &message,
+        model,
+        channel,
+    };
     let job = job.into_job(caller, &turn);
     let waits = hook.wait_for_completion.unwrap_or(false);
     let work = async {
@@ -248,7 +261,8 @@ async fn run_wake(
     let session = session.unwrap_or_else(|| SessionKey::new(format!("agent:{}:main", agent.id)));
     let idempotency = idempotency::of_body(WAKE, headers, hook.idempotency_key.as_deref(), &bytes)?;
     let turn = turn_id(gateway, caller, WAKE, idempotency.as_ref());
-    let incoming = Incoming { agent, session, sticky: true, name: "Wake", text: &text, model: None, channel: None };
+    let incoming =
+        Incoming { agent, session, sticky: true, name: "Wake", text: &text, model: None, channel: None };
     let job = incoming.into_job(caller, &turn);
     let work = async {
         enqueue(gateway, &job).await?;
@@ -289,7 +303,11 @@ fn allowed_agent<'a>(gateway: &'a Gateway, caller: &Caller, id: Option<&str>) ->
 }
 
 /// The session that the caller names, if it may.
-fn named_session(gateway: &Gateway, agent: &Agent, key: Option<&str>) -> Result<Option<SessionKey>, ApiError> {
+fn named_session(
+    gateway: &Gateway,
+    agent: &Agent,
+    key: Option<&str>,
+) -> Result<Option<SessionKey>, ApiError> {
     let Some(key) = key else { return Ok(None) };
     let hooks = &gateway.app.config.hooks;
     if !hooks.allow_request_session_key {

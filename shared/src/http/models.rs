@@ -81,6 +81,7 @@ pub(super) async fn get(
     };
     match agent.filter(|agent| caller.may_use(&agent.id)) {
         Some(_) => Ok(json(StatusCode::OK, &Model::named(id))),
-        None => Err(ApiError::not_found(format!("The model `{id}` does not exist.")).with_type("invalid_request_error")),
+        None => Err(ApiError::not_found(format!("The model `{id}` does not exist."))
+            .with_type("invalid_request_error")),
     }
 }

@@ -1,9 +1,7 @@
 //! `GET /openapi.json`: the description of every surface, generated from the handlers themselves.
 
 use super::body::JSON;
-use super::{
-    chat_completions, health, hooks, metrics, models, sessions, tools_invoke, transcript, turns,
-};
+use super::{chat_completions, health, hooks, metrics, models, sessions, tools_invoke, transcript, turns};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;

@@ -182,7 +182,8 @@ async fn behind_cursor(
         let mut sessions = gateway.app.stores.index.list(&caller.tenant, &filter).await?;
         let is_all = sessions.len() < filter.limit;
         if let Some(cursor) = cursor {
-            let seen = |session: &Session| session.updated_at == cursor.updated_at && session.key <= cursor.key;
+            let seen =
+                |session: &Session| session.updated_at == cursor.updated_at && session.key <= cursor.key;
             sessions.retain(|session| !seen(session));
         }
         if is_all || sessions.len() >= count {
@@ -241,7 +242,8 @@ pub(super) async fn reset(
         let app = &gateway.app;
         let now = app.clock.now();
         let fresh = SessionId::new(app.ids.ulid(now));
-        let session = app.stores.index.reset(&caller.tenant, &session.key, &fresh, now).await.map_err(at_work)?;
+        let session =
+            app.stores.index.reset(&caller.tenant, &session.key, &fresh, now).await.map_err(at_work)?;
         tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session reset");
         Ok(Answer::json(&SessionView::from(session)))
     };

@@ -102,8 +102,7 @@ async fn run(
     let app = &gateway.app;
     let bytes = body::read(body, headers, MOST_BYTES.min(app.config.gateway.max_body_bytes)).await?;
     let request: InvokeRequest = body::parse(&bytes)?;
-    let idempotency =
-        idempotency::of_body(ROUTE, headers, request.idempotency_key.as_deref(), &bytes)?;
+    let idempotency = idempotency::of_body(ROUTE, headers, request.idempotency_key.as_deref(), &bytes)?;
     let name = request.tool.or(request.name).filter(|name| !name.trim().is_empty());
     let name = name.ok_or_else(|| ApiError::invalid_at("name", "tools.invoke requires name"))?;
     let arguments = request.args.unwrap_or_else(|| json!({}));

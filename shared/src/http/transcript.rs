@@ -141,8 +141,7 @@ pub(super) async fn get(
     };
     let session = sessions::find(&gateway, &caller, &key).await?;
     let window = Window { newest: limit + 1, after: 0, before };
-    let mut messages =
-        gateway.app.stores.sessions.transcript(&caller.tenant, &session.key, window).await?;
+    let mut messages = gateway.app.stores.sessions.transcript(&caller.tenant, &session.key, window).await?;
     let has_more = messages.len() > limit;
     if has_more {
         messages.remove(0);

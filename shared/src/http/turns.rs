@@ -112,8 +112,10 @@ impl From<Turn> for TurnView {
             }
             Some(TurnOutcome::Parked(parked)) => {
                 view.status = TurnStatus::Parked;
-                let message =
-                    format!("the tool `{}` was interrupted; whether it did its work is not known", parked.call.name);
+                let message = format!(
+                    "the tool `{}` was interrupted; whether it did its work is not known",
+                    parked.call.name
+                );
                 view.error = Some(TurnError { message, code: "parked".to_owned(), param: None });
             }
         }
@@ -162,18 +164,19 @@ pub(super) async fn get(
         return Err(missing());
     }
     let stores = &gateway.app.stores;
-    let (view, agent, principal) = match stores.sessions.turn(&caller.tenant, &TurnId::new(id.as_str())).await? {
-        Some(turn) => {
-            let (agent, principal) = (turn.agent.clone(), turn.principal.clone());
-            (TurnView::from(turn), agent, principal)
-        }
-        None => {
-            let filter = JobFilter { id: Some(JobId::new(id)), state: None, limit: 1 };
-            let job = stores.jobs.list(&caller.tenant, &filter).await?.pop().ok_or_else(missing)?;
-            let Work::Turn(request) = &job.job.work;
-            (TurnView::of_job(&job, request), request.agent.clone(), request.principal.clone())
-        }
-    };
+    let (view, agent, principal) =
+        match stores.sessions.turn(&caller.tenant, &TurnId::new(id.as_str())).await? {
+            Some(turn) => {
+                let (agent, principal) = (turn.agent.clone(), turn.principal.clone());
+                (TurnView::from(turn), agent, principal)
+            }
+            None => {
+                let filter = JobFilter { id: Some(JobId::new(id)), state: None, limit: 1 };
+                let job = stores.jobs.list(&caller.tenant, &filter).await?.pop().ok_or_else(missing)?;
+                let Work::Turn(request) = &job.job.work;
+                (TurnView::of_job(&job, request), request.agent.clone(), request.principal.clone())
+            }
+        };
     let visible = caller.may_use(&agent) && (caller.may(Scope::Sessions) || principal == caller.id);
     if view.session != key || !visible {
         return Err(missing());
