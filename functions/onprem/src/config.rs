@@ -1,0 +1,57 @@
+//! `reef config check|show|schema`.
+
+use crate::examples;
+use crate::fault::Fault;
+use crate::host::{self, HostArgs};
+use crate::output::{self, OutputArgs};
+use clap::Subcommand;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// `reef config …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check settings and tell every problem with its path
+    Check {
+        /// The file; default: the one that --config or REEF_CONFIG names
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Print the settings as they are understood: complete, secrets redacted
+    Show,
+    /// Print the JSON Schema of the settings, for editors
+    Schema,
+}
+
+pub(crate) fn run(command: ConfigCommand, host: &HostArgs) -> Result<(), Fault> {
+    match command {
+        ConfigCommand::Check { file, output } => check(file, output, host),
+        ConfigCommand::Show => Ok(output::json(&host.config()?.show())?),
+        ConfigCommand::Schema => Ok(output::json(&shared::config::schema())?),
+    }
+}
+
+fn check(file: Option<PathBuf>, output: OutputArgs, host: &HostArgs) -> Result<(), Fault> {
+    let (name, loaded) = match file.as_ref().or(host.config.as_ref()) {
+        Some(file) => (file.display().to_string(), host::load(file, host.demo)?),
+        None => ("the built-in example agents".to_owned(), Ok(examples::config(&host.data)?)),
+    };
+    if output.json {
+        let (warnings, problems) = match &loaded {
+            Ok(config) => (config.warnings.as_slice(), &[][..]),
+            Err(problems) => (&[][..], problems.all()),
+        };
+        let problems: Vec<_> =
+            problems.iter().map(|problem| json!({"path": problem.path, "message": problem.message})).collect();
+        output::json(&json!({"file": name, "ok": loaded.is_ok(), "problems": problems, "warnings": warnings}))?;
+        return if loaded.is_ok() { Ok(()) } else { Err(Fault::Shown) };
+    }
+    let config = loaded.map_err(|problems| Fault::new(host::told(&name, &problems)))?;
+    for warning in &config.warnings {
+        output::line(&format!("warning: {warning}"))?;
+    }
+    let agents: Vec<&str> = config.agents.iter().map(|agent| agent.id.as_str()).collect();
+    output::line(&format!("{name}: no problems; agents: {}", agents.join(", ")))?;
+    Ok(())
+}

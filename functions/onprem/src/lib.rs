@@ -1,0 +1,84 @@
+//! Reef on a company's own servers: `reef serve` and the operator's commands.
+//!
+//! One file per command. [`site::open`] wires what runs turns from the settings, the store on disk and the model vendors;
+//! every command that reads or runs something begins there. Commands work while a server runs on the same data: several
+//! processes on one store are safe.
+
+mod agents;
+mod audit;
+mod chat;
+mod completions;
+mod config;
+mod examples;
+mod fault;
+mod host;
+mod jobs;
+mod listen;
+mod logs;
+mod output;
+mod serve;
+mod sessions;
+pub mod site;
+mod token;
+
+use clap::{Parser, Subcommand};
+use fault::Fault;
+use host::HostArgs;
+use site::Wrap;
+use std::process::ExitCode;
+
+/// Durable AI agent turns on your own servers.
+#[derive(Debug, Parser)]
+#[command(name = "reef", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the agents over HTTP until a signal ends it.
+    Serve(serve::ServeArgs),
+    /// Talk to an agent in the terminal.
+    Chat(chat::ChatArgs),
+    /// Make, list and revoke tokens.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// List the agents.
+    #[command(subcommand)]
+    Agents(agents::AgentsCommand),
+    /// List, show and export sessions.
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    /// List jobs and deliver dead ones again.
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Read and verify the audit trail.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Check and show the settings.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command line of this process. `wrap` may put something around what turns meet outside the process: the
+/// identity for the product, fault points for the crash suite.
+pub fn main(wrap: Wrap) -> ExitCode {
+    let Cli { host, command } = Cli::parse();
+    let done = match command {
+        Command::Serve(args) => serve::run(&args, &host, wrap),
+        Command::Chat(args) => chat::run(&args, &host, wrap),
+        Command::Token(command) => token::run(command, &host),
+        Command::Agents(command) => agents::run(&command, &host),
+        Command::Sessions(command) => sessions::run(command, &host),
+        Command::Jobs(command) => jobs::run(command, &host),
+        Command::Audit(command) => audit::run(command, &host),
+        Command::Config(command) => config::run(command, &host),
+        Command::Completions(args) => completions::run(&args),
+    };
+    done.map_or_else(Fault::report, |()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,115 @@
+//! Wires a site: settings, the store on disk, model vendors and tools become one [`App`] that runs turns.
+
+use crate::fault::Fault;
+use shared::adapters::models::{self, Providers};
+use shared::adapters::onprem::Sqlite;
+use shared::agent::runner::{Runner, RunnerParts};
+use shared::app::{App, Lifecycle, Stores};
+use shared::clock::{Clock, SystemClock};
+use shared::config::Config;
+use shared::id::{IdSource, RandomIds, TenantId};
+use shared::metrics::Metrics;
+use shared::tool::Tool;
+use shared::tools;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+
+/// What turns meet outside this process.
+pub struct Outside {
+    /// Where data is kept.
+    pub stores: Stores,
+    /// Model vendors by id.
+    pub models: Providers,
+    /// The built-in tools by name.
+    pub tools: BTreeMap<String, Arc<dyn Tool>>,
+}
+
+/// Puts something around it: nothing in the product, fault points in the crash suite.
+pub type Wrap = fn(Outside) -> Outside;
+
+/// A wired site.
+pub(crate) struct Site {
+    pub(crate) app: App,
+    /// Everything at work; waited for before the store is closed.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) store: Sqlite,
+}
+
+/// The store of a data directory, made if it is not there.
+pub(crate) fn store(data: &Path) -> Result<Sqlite, Fault> {
+    Sqlite::open(data).map_err(|error| Fault::because(&format!("the data in {} cannot be used", data.display()), &error))
+}
+
+/// The store of a data directory that must be there: a command that only looks makes nothing.
+pub(crate) fn existing_store(data: &Path) -> Result<Sqlite, Fault> {
+    if data.is_dir() {
+        return store(data);
+    }
+    let folder = data.display();
+    Err(Fault::new(format!("there is no data in {folder}; name the server's folder with --data or REEF_DATA")))
+}
+
+/// Runs a command that waits for the store, on this thread.
+pub(crate) fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Fault::because("the command cannot be started", &error))?;
+    Ok(runtime.block_on(command))
+}
+
+/// Every storage port of a store.
+pub(crate) fn stores(store: &Sqlite) -> Stores {
+    Stores {
+        sessions: Arc::new(store.clone()),
+        index: Arc::new(store.clone()),
+        jobs: Arc::new(store.clone()),
+        limits: Arc::new(store.clone()),
+        tokens: Arc::new(store.clone()),
+        answers: Arc::new(store.clone()),
+        audit: Arc::new(store.clone()),
+    }
+}
+
+/// Opens the store and wires everything; runs nothing yet.
+pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Fault> {
+    let models = models::build(&config.providers)
+        .map_err(|error| Fault::because("a model provider cannot be used", &error))?;
+    for agent in &config.agents {
+        std::fs::create_dir_all(&agent.workspace).map_err(|error| {
+            let folder = agent.workspace.display();
+            Fault::because(&format!("the workspace {folder} of agent {} cannot be made", agent.id), &error)
+        })?;
+    }
+    let store = store(data)?;
+    let outside = wrap(Outside { stores: stores(&store), models, tools: tools::builtin() });
+    let config = Arc::new(config);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
+    let metrics = Arc::new(Metrics::new());
+    let tools = Arc::new(outside.tools);
+    let tasks = TaskTracker::new();
+    let runner = Runner::new(RunnerParts {
+        config: Arc::clone(&config),
+        sessions: Arc::clone(&outside.stores.sessions),
+        models: outside.models,
+        tools: Arc::clone(&tools),
+        clock: Arc::clone(&clock),
+        ids: Arc::clone(&ids),
+        metrics: Arc::clone(&metrics),
+        turns: tasks.clone(),
+    });
+    let lifecycle = Arc::new(Lifecycle::started(clock.now()));
+    let app = App {
+        config,
+        stores: outside.stores,
+        agents: Arc::new(runner),
+        tools,
+        clock,
+        ids,
+        tenant: TenantId::single(),
+        metrics,
+        lifecycle,
+    };
+    Ok(Site { app, tasks, store })
+}
