@@ -28,7 +28,14 @@ pub(crate) fn run(command: &AgentsCommand, host: &HostArgs) -> Result<(), Fault>
         let models = std::iter::once(&agent.model).chain(&agent.fallbacks).map(ToString::to_string);
         let models = models.collect::<Vec<_>>().join(", then ");
         let workspace = agent.workspace.display().to_string();
-        [agent.id.to_string(), agent.name.clone(), models, agent.tools.join(" "), agent.time_zone.clone(), workspace]
+        [
+            agent.id.to_string(),
+            agent.name.clone(),
+            models,
+            agent.tools.join(" "),
+            agent.time_zone.clone(),
+            workspace,
+        ]
     });
     let header = ["ID", "NAME", "MODEL", "TOOLS", "TIME ZONE", "WORKSPACE"];
     output::table(header, rows.collect(), "no agents")?;

@@ -76,7 +76,9 @@ async fn list(store: &Sqlite, filter: &AuditFilter, output: &Output) -> Result<(
 async fn verify(store: &Sqlite, output: OutputArgs) -> Result<(), Fault> {
     let verdict = store.verify(&TenantId::single()).await?;
     if output.json {
-        output::json(&json!({"ok": verdict.broken.is_empty(), "rows": verdict.rows, "broken": verdict.broken}))?;
+        output::json(
+            &json!({"ok": verdict.broken.is_empty(), "rows": verdict.rows, "broken": verdict.broken}),
+        )?;
         return if verdict.broken.is_empty() { Ok(()) } else { Err(Fault::Shown) };
     }
     if verdict.broken.is_empty() {
@@ -85,7 +87,10 @@ async fn verify(store: &Sqlite, output: OutputArgs) -> Result<(), Fault> {
     }
     let broken = verdict.broken.join("\n  ");
     let count = verdict.broken.len();
-    Err(Fault::new(format!("{count} of {} audit rows were changed, or the row before them is gone:\n  {broken}", verdict.rows)))
+    Err(Fault::new(format!(
+        "{count} of {} audit rows were changed, or the row before them is gone:\n  {broken}",
+        verdict.rows
+    )))
 }
 
 fn shown(row: &AuditRow) -> Value {

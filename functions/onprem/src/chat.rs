@@ -76,7 +76,10 @@ impl Chat<'_> {
                 .map_err(|error| Fault::because("standard input cannot be read", &error))?;
             return self.turn(message.trim_end()).await;
         }
-        output::line(&format!("{} ({}), session {}; end with Ctrl-D", self.agent.name, self.agent.model, self.key))?;
+        output::line(&format!(
+            "{} ({}), session {}; end with Ctrl-D",
+            self.agent.name, self.agent.model, self.key
+        ))?;
         loop {
             prompt()?;
             let mut message = String::new();
@@ -106,7 +109,12 @@ impl Chat<'_> {
                 TurnEvent::Text { delta } if !self.json => print(&output::clean(&delta))?,
                 TurnEvent::ToolStarted { call } if !self.json => {
                     // Beside the answer, not in it.
-                    writeln!(io::stderr().lock(), "[{} {}]", output::clean(&call.name), output::clean(&call.arguments))?;
+                    writeln!(
+                        io::stderr().lock(),
+                        "[{} {}]",
+                        output::clean(&call.name),
+                        output::clean(&call.arguments)
+                    )?;
                 }
                 TurnEvent::Ended { outcome } => return self.ended(outcome),
                 _ => {}

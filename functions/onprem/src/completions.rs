@@ -1,7 +1,7 @@
 //! `reef completions SHELL`.
 
-use crate::fault::Fault;
 use crate::Cli;
+use crate::fault::Fault;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use std::io::{self, Write};

@@ -42,9 +42,13 @@ fn check(file: Option<PathBuf>, output: OutputArgs, host: &HostArgs) -> Result<(
             Ok(config) => (config.warnings.as_slice(), &[][..]),
             Err(problems) => (&[][..], problems.all()),
         };
-        let problems: Vec<_> =
-            problems.iter().map(|problem| json!({"path": problem.path, "message": problem.message})).collect();
-        output::json(&json!({"file": name, "ok": loaded.is_ok(), "problems": problems, "warnings": warnings}))?;
+        let problems: Vec<_> = problems
+            .iter()
+            .map(|problem| json!({"path": problem.path, "message": problem.message}))
+            .collect();
+        output::json(
+            &json!({"file": name, "ok": loaded.is_ok(), "problems": problems, "warnings": warnings}),
+        )?;
         return if loaded.is_ok() { Ok(()) } else { Err(Fault::Shown) };
     }
     let config = loaded.map_err(|problems| Fault::new(host::told(&name, &problems)))?;

@@ -52,8 +52,12 @@ pub(crate) fn write_workspaces(data: &Path) -> Result<(), Fault> {
     for (path, text) in FILES {
         if path.split_once('/').is_some_and(|(agent, _)| absent.contains(&agent)) {
             let file = folder.join(path);
-            let written = file.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&file, text));
-            written.map_err(|error| Fault::because(&format!("{} cannot be written", file.display()), &error))?;
+            let written = file
+                .parent()
+                .map_or(Ok(()), std::fs::create_dir_all)
+                .and_then(|()| std::fs::write(&file, text));
+            written
+                .map_err(|error| Fault::because(&format!("{} cannot be written", file.display()), &error))?;
         }
     }
     Ok(())

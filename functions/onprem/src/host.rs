@@ -32,9 +32,8 @@ impl HostArgs {
     /// The settings, checked.
     pub(crate) fn config(&self) -> Result<Config, Fault> {
         match &self.config {
-            Some(file) => {
-                load(file, self.demo)?.map_err(|problems| Fault::new(told(&file.display().to_string(), &problems)))
-            }
+            Some(file) => load(file, self.demo)?
+                .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems))),
             None => examples::config(&self.data),
         }
     }
@@ -48,7 +47,8 @@ impl HostArgs {
             None => examples::config(&self.data).ok().map(|config| config.time_zone),
         };
         if name.is_none() {
-            let note = "reef: the settings cannot be read, so times are shown in UTC; see `reef config check`";
+            let note =
+                "reef: the settings cannot be read, so times are shown in UTC; see `reef config check`";
             let _ = writeln!(io::stderr().lock(), "{note}");
         }
         time_zone(name.as_deref().unwrap_or("UTC"))

@@ -96,10 +96,14 @@ async fn list(store: &Sqlite, state: Option<JobState>, limit: usize, output: &Ou
     let header = ["JOB", "STATE", "SESSION", "ATTEMPTS", "MADE", "NEXT", "REASON"];
     output::table(header, rows.collect(), "no jobs")?;
     if !parked.is_empty() {
-        output::line("\nparked turns: whether the tool took effect is not known, so they are never run again by themselves")?;
+        output::line(
+            "\nparked turns: whether the tool took effect is not known, so they are never run again by themselves",
+        )?;
         let rows = parked.iter().map(|turn| {
             let call = match &turn.outcome {
-                Some(TurnOutcome::Parked(parked)) => format!("{} {}", parked.call.name, parked.call.arguments),
+                Some(TurnOutcome::Parked(parked)) => {
+                    format!("{} {}", parked.call.name, parked.call.arguments)
+                }
                 _ => "-".to_owned(),
             };
             [turn.id.to_string(), turn.session.to_string(), output.maybe_time(turn.ended_at), call]
@@ -116,7 +120,9 @@ async fn redrive(store: &Sqlite, id: String, output: OutputArgs) -> Result<(), F
         Ok(()) => {}
         Err(StoreError::NotFound) => {
             let shown = output::clean(id.as_str());
-            return Err(Fault::new(format!("there is no dead job {shown}; see `reef jobs list --state dead`")));
+            return Err(Fault::new(format!(
+                "there is no dead job {shown}; see `reef jobs list --state dead`"
+            )));
         }
         Err(error) => return Err(error.into()),
     }

@@ -35,7 +35,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until `stop`; connections run on `tasks`, and end after the answer they are at.
-pub(crate) async fn accept(listener: TcpListener, router: Router, tasks: TaskTracker, stop: CancellationToken) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    router: Router,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {

@@ -9,7 +9,7 @@ use crate::host;
 use crate::output::rfc3339;
 use serde_json::Value;
 use shared::clock::{Clock, SystemClock};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -62,7 +62,10 @@ impl Drop for Logs {
         self.guard.take();
         let dropped = self.dropped.dropped_lines();
         if dropped > 0 {
-            let _ = writeln!(io::stderr().lock(), "reef: {dropped} log lines were dropped: standard error was stuck");
+            let _ = writeln!(
+                io::stderr().lock(),
+                "reef: {dropped} log lines were dropped: standard error was stuck"
+            );
         }
     }
 }
@@ -108,7 +111,8 @@ where
         fields.done?;
         for span in context.event_scope().into_iter().flatten() {
             // A span that the event repeats is left out whole: no key comes twice.
-            let repeated = span.metadata().fields().iter().any(|field| metadata.fields().field(field.name()).is_some());
+            let repeated =
+                span.metadata().fields().iter().any(|field| metadata.fields().field(field.name()).is_some());
             let extensions = span.extensions();
             let formatted = extensions.get::<FormattedFields<N>>().filter(|_| !repeated);
             let members = formatted.and_then(|fields| fields.fields.strip_prefix('{')?.strip_suffix('}'));

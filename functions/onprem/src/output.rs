@@ -70,7 +70,11 @@ pub(crate) fn json(value: &Value) -> io::Result<()> {
 }
 
 /// Prints a table, or a sentence instead of an empty one.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, empty: &str) -> io::Result<()> {
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: Vec<[String; N]>,
+    empty: &str,
+) -> io::Result<()> {
     if rows.is_empty() {
         return line(empty);
     }
@@ -79,9 +83,9 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, e
     for row in rows {
         table.add_row(row.map(|cell| clean(&cell).replace('\n', " ")));
     }
-    // The last column is padded, too.
+    // The first and the last column are padded, too.
     for row in table.lines() {
-        line(row.trim_end())?;
+        line(row.trim())?;
     }
     Ok(())
 }

@@ -37,7 +37,9 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
     if host.config.is_none() {
         examples::write_workspaces(&host.data)?;
     } else if host.demo {
-        config.warnings.push("--demo: every agent is on the demo model demo/echo, which only echoes".to_owned());
+        config
+            .warnings
+            .push("--demo: every agent is on the demo model demo/echo, which only echoes".to_owned());
     }
     let logs = logs::start()?;
     warn(&config);
@@ -76,8 +78,9 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
     let address = config.gateway.listen;
     let drain = config.gateway.drain;
     let site = site::open(&host.data, config, wrap)?;
-    let listener = listen::bind(address)
-        .map_err(|error| Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error))?;
+    let listener = listen::bind(address).map_err(|error| {
+        Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error)
+    })?;
     let bound = listener.local_addr()?;
     first_token(&site).await?;
 
@@ -118,7 +121,8 @@ async fn first_token(site: &Site) -> Result<(), Fault> {
     if !app.stores.tokens.list(&app.tenant).await?.is_empty() {
         return Ok(());
     }
-    let (token, text) = NewToken::admin("first admin").mint(app.tenant.clone(), app.ids.as_ref(), app.clock.now());
+    let (token, text) =
+        NewToken::admin("first admin").mint(app.tenant.clone(), app.ids.as_ref(), app.clock.now());
     app.stores.tokens.insert(&token).await?;
     output::line(&format!("first admin token (shown only this once): {}", text.expose()))?;
     Ok(())

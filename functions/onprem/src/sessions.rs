@@ -99,10 +99,15 @@ async fn show(store: &Sqlite, key: String, limit: usize, output: &Output) -> Res
         return Ok(());
     }
     let user = session.user.as_deref().map(|user| format!(", user {user}")).unwrap_or_default();
-    let state = session.holder.as_ref().map(|holder| format!(", turn {} at work", holder.turn)).unwrap_or_default();
+    let state =
+        session.holder.as_ref().map(|holder| format!(", turn {} at work", holder.turn)).unwrap_or_default();
     let head = format!("{} (agent {}, {}{user}{state})", session.key, session.agent, session.channel);
     output::line(&output::clean(&head))?;
-    output::line(&format!("begun {}, changed {}", output.time(session.created_at), output.time(session.updated_at)))?;
+    output::line(&format!(
+        "begun {}, changed {}",
+        output.time(session.created_at),
+        output.time(session.updated_at)
+    ))?;
     let first = messages.first().map_or(session.seq + 1, |message| message.seq);
     if first > 1 {
         output::line(&format!("… {} earlier messages; see --limit, or `reef sessions export`", first - 1))?;
@@ -142,7 +147,9 @@ async fn export(store: &Sqlite, key: String) -> Result<(), Fault> {
 async fn load(store: &Sqlite, key: String) -> Result<Session, Fault> {
     let key = SessionKey::new(key);
     let session = store.load(&TenantId::single(), &key).await?;
-    let unknown = || Fault::new(format!("there is no session {}; see `reef sessions list`", output::clean(key.as_str())));
+    let unknown = || {
+        Fault::new(format!("there is no session {}; see `reef sessions list`", output::clean(key.as_str())))
+    };
     session.ok_or_else(unknown)
 }
 

@@ -39,7 +39,8 @@ pub(crate) struct Site {
 
 /// The store of a data directory, made if it is not there.
 pub(crate) fn store(data: &Path) -> Result<Sqlite, Fault> {
-    Sqlite::open(data).map_err(|error| Fault::because(&format!("the data in {} cannot be used", data.display()), &error))
+    Sqlite::open(data)
+        .map_err(|error| Fault::because(&format!("the data in {} cannot be used", data.display()), &error))
 }
 
 /// The store of a data directory that must be there: a command that only looks makes nothing.
@@ -48,7 +49,9 @@ pub(crate) fn existing_store(data: &Path) -> Result<Sqlite, Fault> {
         return store(data);
     }
     let folder = data.display();
-    Err(Fault::new(format!("there is no data in {folder}; name the server's folder with --data or REEF_DATA")))
+    Err(Fault::new(format!(
+        "there is no data in {folder}; name the server's folder with --data or REEF_DATA"
+    )))
 }
 
 /// Runs a command that waits for the store, on this thread.

@@ -83,7 +83,10 @@ async fn create(args: CreateArgs, store: &Sqlite, host: &HostArgs) -> Result<(),
         let config = host.config()?;
         if let Some(unknown) = agents.iter().find(|id| config.agent(id).is_none()) {
             let known: Vec<&str> = config.agents.iter().map(|agent| agent.id.as_str()).collect();
-            return Err(Fault::new(format!("--agents: there is no agent {unknown}; there are {}", known.join(", "))));
+            return Err(Fault::new(format!(
+                "--agents: there is no agent {unknown}; there are {}",
+                known.join(", ")
+            )));
         }
     }
     let wanted = NewToken {
@@ -101,7 +104,11 @@ async fn create(args: CreateArgs, store: &Sqlite, host: &HostArgs) -> Result<(),
         out["token"] = json!(text.expose());
         output::json(&out)?;
     } else {
-        output::line(&format!("token {} of {} (shown only this once):", token.id, output::clean(&token.name)))?;
+        output::line(&format!(
+            "token {} of {} (shown only this once):",
+            token.id,
+            output::clean(&token.name)
+        ))?;
         output::line(text.expose())?;
     }
     Ok(())
@@ -122,7 +129,10 @@ async fn list(store: &Sqlite, output: &Output) -> Result<(), Fault> {
             join(&token.scopes),
             token.agents.as_ref().map_or_else(|| "all".to_owned(), |agents| join(agents)),
             token.cidrs.as_ref().map_or_else(|| "anywhere".to_owned(), |cidrs| join(cidrs)),
-            token.limit.map_or_else(|| "default".to_owned(), |limit| format!("{},{}", limit.per_second, limit.burst)),
+            token.limit.map_or_else(
+                || "default".to_owned(),
+                |limit| format!("{},{}", limit.per_second, limit.burst),
+            ),
             output.time(token.created_at),
             output.maybe_time(token.revoked_at.or(token.expires_at)),
         ]
@@ -139,7 +149,10 @@ async fn revoke(id: &str, store: &Sqlite, output: &Output) -> Result<(), Fault> 
     match store.revoke(&tenant, &id, now).await {
         Ok(()) => {}
         Err(StoreError::NotFound) => {
-            return Err(Fault::new(format!("there is no token {}; see `reef token list`", output::clean(id.as_str()))));
+            return Err(Fault::new(format!(
+                "there is no token {}; see `reef token list`",
+                output::clean(id.as_str())
+            )));
         }
         Err(error) => return Err(error.into()),
     }
