@@ -152,6 +152,16 @@ pub fn estimated_tokens(body: &MessageBody) -> u64 {
     content + 4
 }
 
+/// How many of the newest messages have at most about `room` tokens together.
+pub fn newest_that_fit(transcript: &[Message], room: u64) -> usize {
+    let mut tokens = 0;
+    let fits = |message: &&Message| {
+        tokens += estimated_tokens(&message.body);
+        tokens <= room
+    };
+    transcript.iter().rev().take_while(fits).count()
+}
+
 /// Where a compaction that keeps about `keep` messages may cut: the position of the last message that it covers.
 /// Only in front of a user's message, so that no call is parted from its result; `None` if there is no such place.
 pub fn cut(transcript: &[Message], keep: usize) -> Option<u64> {

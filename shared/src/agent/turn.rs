@@ -546,11 +546,11 @@ impl TurnRun {
         let info = self.model_info(&model);
         let room = u64::from(info.context_window.saturating_sub(info.max_tokens));
         // Nearly full is four fifths: the estimate is rough, and tools and instructions take their part.
-        let full = || {
-            self.transcript.iter().map(|message| prompt::estimated_tokens(&message.body)).sum::<u64>() * 5
-                > room * 4
-        };
-        if self.transcript.len() > most || full() {
+        let full = prompt::newest_that_fit(&self.transcript, room / 5 * 4) < self.transcript.len();
+        if full {
+            let keep = keep.min(prompt::newest_that_fit(&self.transcript, room / 2));
+            self.compact(keep, model).await?;
+        } else if self.transcript.len() > most {
             self.compact(keep, model).await?;
         }
         Ok(())
