@@ -143,7 +143,7 @@ async fn a_tool_that_is_not_offered_is_refused_to_the_model_not_to_the_client() 
     lab.vendor.answer(Stream::new().then_call("c1", "write", &json!({"path": "x", "content": "y"})));
     lab.vendor.answer(Stream::text("I cannot write."));
     assert_eq!(lab.reply(lab.request("write")).await.text, "I cannot write.");
-    assert_eq!(lab.prompt(1).last().unwrap()["content"], "Tool not available: write");
+    assert_eq!(lab.prompt(1).last().unwrap()["content"], "Error: Tool not available: write");
     assert!(!lab.workspace.path().join("x").exists());
 }
 
@@ -470,15 +470,22 @@ async fn a_long_session_is_summarised_and_the_prompt_starts_with_the_summary() {
     lab.vendor.answer(Stream::text("They asked twice."));
     lab.vendor.answer(Stream::text("third"));
     lab.reply(lab.request("question 3")).await;
-    let contents: Vec<_> = lab.prompt(3).iter().skip(1).map(|message| message["content"].clone()).collect();
-    assert_eq!(contents.len(), 2, "{contents:?}");
-    assert!(contents[0].to_string().contains("They asked twice."), "{contents:?}");
-    assert_eq!(contents[1], "question 3");
-    let summary = MessageBody::Summary { text: "They asked twice.".into(), through: 4 };
+    let contents = |nth: usize| -> Vec<Value> {
+        lab.prompt(nth).iter().skip(1).map(|message| message["content"].clone()).collect()
+    };
+    let first = "Summary of the earlier messages: They asked twice.";
+    assert_eq!(contents(3), [first, "question 2", "yes", "question 3"]);
+    let summary = MessageBody::Summary { text: "They asked twice.".into(), through: 2 };
     assert_eq!(lab.transcript().await[5], summary);
+    lab.vendor.answer(Stream::text("They asked thrice."));
     lab.vendor.answer(Stream::text("fourth"));
     lab.reply(lab.request("question 4")).await;
-    assert_eq!(lab.prompt(4).len(), 1 + 4, "the summary stands in later prompts, too");
+    let second = "Summary of the earlier messages: They asked thrice.";
+    assert_eq!(contents(5), [second, "question 3", "third", "question 4"]);
+    assert!(
+        contents(4)[0].as_str().unwrap().contains("They asked twice."),
+        "the old summary is summarised, too"
+    );
 }
 
 #[tokio::test]
