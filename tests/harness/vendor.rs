@@ -18,6 +18,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::serve::ListenerExt;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, StatusCode, header};
@@ -25,6 +26,7 @@ use serde_json::Value;
 use shared::model::{StopReason, Usage};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -59,6 +61,7 @@ pub struct Desk {
     options: Options,
     queue: Mutex<VecDeque<Answer>>,
     requests: Mutex<Vec<Recorded>>,
+    connections: AtomicUsize,
 }
 
 impl Desk {
@@ -353,6 +356,10 @@ impl Vendor {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("a bound address");
         let routes = router(desk.clone());
+        let counting = desk.clone();
+        let listener = listener.tap_io(move |_| {
+            counting.connections.fetch_add(1, Ordering::Relaxed);
+        });
         let server = tokio_util::task::TaskTracker::new().spawn(async move {
             axum::serve(listener, routes).await.expect("the listener works");
         });
@@ -372,6 +379,11 @@ impl Vendor {
     /// See [`Desk::requests`].
     pub fn requests(&self) -> Vec<Recorded> {
         self.desk.requests()
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.desk.connections.load(Ordering::Relaxed)
     }
 
     /// See [`Desk::waiting`].

@@ -129,10 +129,11 @@ fn reply(request: &ModelRequest) -> Reply {
     Reply { text, calls: offered }
 }
 
-/// Whether this is a compaction's prompt: no tools, and the system text's first line speaks of a summary.
+/// Whether this is a compaction's prompt: no tools wanted, and the system text's first line speaks of a summary.
 fn asks_for_a_summary(request: &ModelRequest) -> bool {
     let first_line = request.system.lines().next().unwrap_or_default().to_lowercase();
-    request.tools.is_empty() && (first_line.contains("summary") || first_line.contains("summari"))
+    let no_tools = request.tools.is_empty() && request.tool_choice == ToolChoice::None;
+    no_tools && (first_line.contains("summary") || first_line.contains("summari"))
 }
 
 /// The user's newest message, read as commands.
@@ -441,6 +442,7 @@ mod tests {
     fn a_compaction_gets_a_summary() {
         let mut request = said("/words 50");
         request.tools.clear();
+        request.tool_choice = ToolChoice::None;
         request.system = "Summarise the session so far.\nBe short.".to_owned();
         assert_eq!(called(&request).text, "Summary of 1 messages.");
     }

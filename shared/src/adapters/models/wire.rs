@@ -115,11 +115,19 @@ impl Endpoint {
         path: &str,
         headers: &[(&'static str, String)],
     ) -> Result<Self, Setting> {
-        let url = format!("{}{path}", config.base_url.trim_end_matches('/'));
-        let url = reqwest::Url::parse(&url)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| ("baseUrl", "not an http or https address".to_owned()))?;
+        let base = config.base_url.trim_end_matches('/');
+        let web = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https");
+        let named = reqwest::Url::parse(base).ok().filter(web).filter(|url| url.has_host());
+        let named = named.ok_or_else(|| ("baseUrl", "not an http or https address".to_owned()))?;
+        if !named.username().is_empty() || named.password().is_some() {
+            // Addresses are printed; secrets have places of their own.
+            return Err((
+                "baseUrl",
+                "holds a user or password; put it into `apiKey` or `headers`".to_owned(),
+            ));
+        }
+        let url = reqwest::Url::parse(&format!("{base}{path}"));
+        let url = url.map_err(|error| ("baseUrl", error.to_string()))?;
         let mut all = HeaderMap::new();
         all.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         all.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));

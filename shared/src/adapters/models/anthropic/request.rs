@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// What stands at the end of the system prompt when JSON without a schema is wanted.
 const ASK_FOR_JSON: &str = "Answer with one JSON object and nothing else.";
@@ -29,14 +30,22 @@ pub fn body(request: &ModelRequest, info: ModelInfo) -> impl Serialize + Sync {
         (true, "") => Cow::Borrowed(ASK_FOR_JSON),
         (true, system) => Cow::Owned(format!("{system}\n\n{ASK_FOR_JSON}")),
     };
+    let (tools, tool_choice) = match request.tools.as_slice() {
+        [] => {
+            let tools = called_tools(&request.messages);
+            let forbidden = (!tools.is_empty()).then_some(Choice::None);
+            (tools, forbidden)
+        }
+        tools => (tools.iter().map(tool).collect(), choice(&request.tool_choice)),
+    };
     Body {
         model: &request.model.model,
         max_tokens: sampling.max_tokens.unwrap_or(info.max_tokens).min(info.context_window),
         stream: true,
         system,
         messages: turns(&request.messages),
-        tools: request.tools.iter().map(tool).collect(),
-        tool_choice: if request.tools.is_empty() { None } else { choice(&request.tool_choice) },
+        tools,
+        tool_choice,
         temperature: sampling.temperature.map(|temperature| temperature.min(1.0)),
         top_p: sampling.top_p,
         stop_sequences: &sampling.stop,
@@ -158,6 +167,23 @@ fn tool(spec: &ToolSpec) -> Tool<'_> {
         _ => Cow::Owned(json!({"type": "object"})),
     };
     Tool { name: &spec.name, description: &spec.description, input_schema, strict: spec.strict }
+}
+
+/// The tools that were called before, by name only. Where none is offered any more they stand in for the offer: some
+/// servers (Amazon's) refuse calls and results in a request without tools.
+fn called_tools(messages: &[MessageBody]) -> Vec<Tool<'_>> {
+    let calls = messages.iter().filter_map(|message| match message {
+        MessageBody::Assistant { tool_calls, .. } => Some(tool_calls),
+        _ => None,
+    });
+    let names: BTreeSet<&str> = calls.flatten().map(|call| call.name.as_str()).collect();
+    let tool = |name| Tool {
+        name,
+        description: "",
+        input_schema: Cow::Owned(json!({"type": "object"})),
+        strict: None,
+    };
+    names.into_iter().map(tool).collect()
 }
 
 /// The messages with neighbours of one role merged, empty texts left out (the protocol refuses them), and tool

@@ -33,6 +33,7 @@ struct OpenCall {
     index: Option<u64>,
     /// The vendor's id; empty if it sent none.
     id: String,
+    name: String,
     /// Arguments have come.
     filled: bool,
 }
@@ -188,6 +189,7 @@ impl Answer {
         let begins = match &self.open {
             None => true,
             Some(_) if name.is_empty() => false,
+            Some(open) if *name != open.name => true,
             Some(open) if id.is_empty() => index.is_none() || index != open.index,
             Some(open) => *id != open.id,
         };
@@ -203,8 +205,9 @@ impl Answer {
                 id.clone().into_owned()
             };
             self.ids.push(given.clone());
-            out.push_back(ModelEvent::ToolCallStart { index: at, id: given, name: name.into_owned() });
-            self.open = Some(OpenCall { index, id: id.into_owned(), filled: false });
+            let name = name.into_owned();
+            out.push_back(ModelEvent::ToolCallStart { index: at, id: given, name: name.clone() });
+            self.open = Some(OpenCall { index, id: id.into_owned(), name, filled: false });
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         if index.is_some() && index != open.index {
