@@ -3,6 +3,9 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness that cannot set itself up fails the test")]
 
 pub mod app;
+pub mod client;
+pub mod crash_points;
 pub mod lab;
+pub mod process;
 pub mod time;
 pub mod vendor;
