@@ -83,8 +83,8 @@ impl CrashPoints {
 
     /// Dies here if this is the point and the passing.
     pub fn pass(&self, point: &'static str) {
-        let fatal = self.point.as_deref() == Some(point)
-            && self.passings_left.fetch_sub(1, Ordering::SeqCst) == 1;
+        let fatal =
+            self.point.as_deref() == Some(point) && self.passings_left.fetch_sub(1, Ordering::SeqCst) == 1;
         if let Some(mut log) = self.log.as_ref() {
             // One write per line: lines of several threads do not mix.
             let line = format!("{}{point}\n", if fatal { "!" } else { "" });
@@ -92,7 +92,8 @@ impl CrashPoints {
         }
         if fatal {
             // The signal cannot be caught and does not return.
-            let killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let killed =
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             panic!("a process that was killed goes on: {killed:?}");
         }
     }
@@ -117,7 +118,10 @@ impl CrashPoints {
     }
 
     /// The tools with their points.
-    pub fn tools(self: &Arc<Self>, tools: BTreeMap<String, Arc<dyn Tool>>) -> BTreeMap<String, Arc<dyn Tool>> {
+    pub fn tools(
+        self: &Arc<Self>,
+        tools: BTreeMap<String, Arc<dyn Tool>>,
+    ) -> BTreeMap<String, Arc<dyn Tool>> {
         let wrap = |inner| Arc::new(Crashing { inner, points: Arc::clone(self) }) as Arc<dyn Tool>;
         tools.into_iter().map(|(name, tool)| (name, wrap(tool))).collect()
     }
@@ -197,7 +201,12 @@ impl JobQueue for Crashing<dyn JobQueue> {
         enqueued
     }
 
-    async fn receive(&self, max: usize, now: Timestamp, until: Timestamp) -> Result<Vec<Delivery>, StoreError> {
+    async fn receive(
+        &self,
+        max: usize,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Delivery>, StoreError> {
         let received = self.inner.receive(max, now, until).await;
         if received.as_ref().is_ok_and(|received| !received.is_empty()) {
             self.points.pass("receive.after");
@@ -273,7 +282,11 @@ impl Tool for Crashing<dyn Tool> {
         self.inner.spec()
     }
 
-    async fn call(&self, context: &ToolContext, arguments: &serde_json::Value) -> Result<ToolOutput, ToolError> {
+    async fn call(
+        &self,
+        context: &ToolContext,
+        arguments: &serde_json::Value,
+    ) -> Result<ToolOutput, ToolError> {
         self.points.pass("tool.before-effect");
         let called = self.inner.call(context, arguments).await;
         self.points.pass("tool.after-effect");

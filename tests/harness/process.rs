@@ -73,13 +73,23 @@ impl Site {
         let output = self.run(arguments).await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
     }
 
     /// A new token with these scopes (`a,b`) and practically no rate limit.
     pub async fn token(&self, scopes: &str) -> String {
-        let arguments =
-            ["token", "create", "--name", "test", "--scopes", scopes, "--rate-limit", "100000,100000", "--json"];
+        let arguments = [
+            "token",
+            "create",
+            "--name",
+            "test",
+            "--scopes",
+            scopes,
+            "--rate-limit",
+            "100000,100000",
+            "--json",
+        ];
         self.json(&arguments).await["token"].as_str().expect("a token").to_owned()
     }
 
