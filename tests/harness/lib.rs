@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness that cannot set itself up fails the test")]
 
+pub mod agents;
 pub mod app;
 pub mod client;
 pub mod crash_points;
