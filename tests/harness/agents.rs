@@ -53,8 +53,7 @@ impl ScriptedAgents {
 pub fn done(text: &str, tool_calls: Vec<ToolCall>, stop: StopReason) -> TurnEvent {
     let usage = Usage { input_tokens: 3, output_tokens: 2, ..Usage::default() };
     let at = Timestamp::from_millis(1_795_132_805_000);
-    let reply =
-        Reply { text: text.to_owned(), tool_calls, stop, usage, model: "demo/echo".to_owned(), at };
+    let reply = Reply { text: text.to_owned(), tool_calls, stop, usage, model: "demo/echo".to_owned(), at };
     TurnEvent::Ended { outcome: TurnOutcome::Done(reply) }
 }
 

@@ -308,7 +308,10 @@ async fn the_agent_is_chosen_by_model_and_a_header_wins() {
             assert_eq!(answer.status, 200, "{model} {header}: {}", answer.text());
             let session = answer.header("x-reef-session-key");
             assert!(session.starts_with(&format!("agent:{agent}:openai:")), "{model} {header}: {session}");
-            assert_eq!(answer.json()["model"], if model.as_str().is_some_and(|m| !m.is_empty()) { model.clone() } else { "openclaw".into() });
+            assert_eq!(
+                answer.json()["model"],
+                if model.as_str().is_some_and(|m| !m.is_empty()) { model.clone() } else { "openclaw".into() }
+            );
         }
     }
 }
@@ -347,7 +350,10 @@ async fn the_same_key_and_body_get_the_same_answer_whole_or_streamed() {
             assert_eq!(first.body, again.body);
         } else {
             let said = |answer: &Answer| -> String {
-                deltas(answer).iter().filter_map(|delta| delta["content"].as_str().map(str::to_owned)).collect()
+                deltas(answer)
+                    .iter()
+                    .filter_map(|delta| delta["content"].as_str().map(str::to_owned))
+                    .collect()
             };
             assert_eq!(said(&again), said(&first));
         }
@@ -397,7 +403,8 @@ async fn a_failed_turn_answers_with_its_kinds_status() {
 
 #[tokio::test]
 async fn a_failure_after_the_first_byte_is_the_streams_last_event() {
-    let app = TestApp::with_agents(ScriptedAgents::new([Ok(vec![text("Well"), failed(ErrorKind::Upstream)])]));
+    let app =
+        TestApp::with_agents(ScriptedAgents::new([Ok(vec![text("Well"), failed(ErrorKind::Upstream)])]));
     let token = app.token("a", &[Scope::Chat]).await;
     let answer = app.post(PATH, &token).json(&streamed()).await;
     assert_eq!(answer.status, 200);
