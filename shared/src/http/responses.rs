@@ -254,7 +254,7 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Option<Fou
         let Work::Turn(request) = &job.job.work;
         let request = request.clone();
         let known = may_know(&request.principal, &request.agent) && job.state != JobState::Done;
-        return Ok(known.then(|| Found::Job(job, request)));
+        return Ok(known.then_some(Found::Job(job, request)));
     };
     if !may_know(&turn.principal, &turn.agent) {
         return Ok(None);

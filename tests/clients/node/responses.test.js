@@ -25,7 +25,7 @@ test("a stream ends with what a plain request answers", async () => {
   assert.equal(text.join(""), "You said: one two three");
   assert.equal(events.at(-1).type, "response.completed");
   const final = await stream.finalResponse();
-  assert.equal(final.output_text, "You said: one two three");
+  assert.equal(final.output[0].content[0].text, "You said: one two three");
 });
 
 test("a previous response is gone on from", async () => {

@@ -87,10 +87,13 @@ impl Reader {
                 Ok(())
             }
             "input_text" | "input_image" | "input_file" => {
+                if !loose {
+                    self.pictures.next_message();
+                }
                 let part = self.part(&kind, item, at)?;
                 match self.input.messages.last_mut() {
                     Some(MessageBody::User { parts }) if loose => parts.push(part),
-                    _ => self.user(vec![part]),
+                    _ => self.input.messages.push(MessageBody::User { parts: vec![part] }),
                 }
                 self.loose = true;
                 Ok(())
