@@ -1,7 +1,9 @@
 //! `GET /openapi.json`: the description of every surface, generated from the handlers themselves.
 
 use super::body::JSON;
-use super::{chat_completions, health, hooks, metrics, models, sessions, tools_invoke, transcript, turns};
+use super::{
+    chat_completions, health, hooks, metrics, models, responses, sessions, tools_invoke, transcript, turns,
+};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -69,6 +71,7 @@ pub(super) struct Routing {
     ),
     paths(
         chat_completions::create,
+        responses::create, responses::retrieve,
         models::list, models::get,
         sessions::list, sessions::get, sessions::reset, sessions::delete, transcript::get, turns::get,
         tools_invoke::invoke,

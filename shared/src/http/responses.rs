@@ -42,6 +42,17 @@ const ROUTE: &str = "/v1/responses";
 const LONGEST_ENQUEUE: Duration = Duration::from_secs(30);
 
 /// Runs a turn and answers with its response, whole, streamed, or – in the background – queued.
+#[utoipa::path(
+    post, path = "/v1/responses", tag = "turns",
+    request_body = CreateResponse,
+    params(super::openapi::IdempotencyKey, super::openapi::Routing),
+    responses(
+        (status = 200, description = "With `stream`, the same in the events of the Open Responses specification",
+            body = Response),
+        (status = "4XX", body = super::openapi::ErrorBody),
+        (status = "5XX", body = super::openapi::ErrorBody),
+    ),
+)]
 pub(super) async fn create(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
@@ -73,6 +84,15 @@ pub(super) async fn create(
 }
 
 /// A response as it stands now: queued, at work, or ended.
+#[utoipa::path(
+    get, path = "/v1/responses/{id}", tag = "turns",
+    params(("id" = String, Path, description = "`resp_` and the turn's id")),
+    responses(
+        (status = 200, body = Response),
+        (status = "4XX", body = super::openapi::ErrorBody),
+        (status = "5XX", body = super::openapi::ErrorBody),
+    ),
+)]
 pub(super) async fn retrieve(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,

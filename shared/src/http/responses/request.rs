@@ -10,19 +10,21 @@ use crate::tool::ToolSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// Most entries of `metadata`, most characters of a key, most of a value. Source: the Open Responses specification,
 /// and OpenAI's for the keys.
 const METADATA: (usize, usize, usize) = (16, 64, 512);
 
 /// A request for a response. `null` counts as left out. Fields that are not here are read over.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, expecting = "an object")]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub(super) struct CreateResponse {
     /// The agent: `openclaw`, `openclaw/default` or `openclaw/<agentId>`.
     pub model: Option<String>,
     /// A text, or a list of items; see [`items::read`].
-    pub input: Value,
+    #[schema(value_type = Value, required = true)]
+    pub input: Option<Value>,
     /// For this turn, behind the agent's own instructions.
     pub instructions: Option<String>,
     /// Goes on with that response's session.
@@ -34,14 +36,19 @@ pub(super) struct CreateResponse {
     /// The form of the text: `text`, `json_object` or `json_schema`.
     pub text: Option<TextSettings>,
     /// Most tokens of the reply.
+    #[schema(value_type = Option<u64>)]
     pub max_output_tokens: Option<Value>,
     /// 0 to 2.
+    #[schema(value_type = Option<f64>)]
     pub temperature: Option<Value>,
     /// 0 to 1.
+    #[schema(value_type = Option<f64>)]
     pub top_p: Option<Value>,
     /// -2 to 2.
+    #[schema(value_type = Option<f64>)]
     pub presence_penalty: Option<Value>,
     /// -2 to 2.
+    #[schema(value_type = Option<f64>)]
     pub frequency_penalty: Option<Value>,
     /// Up to 16 texts, repeated in the response.
     pub metadata: Option<BTreeMap<String, String>>,
@@ -60,18 +67,23 @@ pub(super) struct CreateResponse {
 }
 
 /// The `text` field.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, expecting = "an object")]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub(super) struct TextSettings {
+    /// Of type `text`, `json_object` or `json_schema`.
+    #[schema(value_type = Option<Object>)]
     format: Option<Value>,
 }
 
 /// A tool: only functions are taken.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 pub(super) struct ResponseTool {
+    /// `function`.
     r#type: String,
+    /// `name`, `description`, `parameters` and `strict`.
     #[serde(flatten)]
+    #[schema(value_type = Object)]
     fields: Map<String, Value>,
 }
 
@@ -95,10 +107,8 @@ impl CreateResponse {
         let sampling = self.sampling()?;
         let client_tools = tools(self.tools.take().unwrap_or_default())?;
         let tool_choice = fields::tool_choice(self.tool_choice.as_ref(), &client_tools, chosen)?;
-        if self.input.is_null() {
-            return Err(wrong("input", "is missing"));
-        }
-        let items::Input { messages: input, system, files } = items::read(self.input.take())?;
+        let input = self.input.take().ok_or_else(|| wrong("input", "is missing"))?;
+        let items::Input { messages: input, system, files } = items::read(input)?;
         let own = self.instructions.iter().filter(|text| !text.trim().is_empty()).cloned();
         let texts: Vec<String> = own.chain(system).chain(files).collect();
         let instructions = (!texts.is_empty()).then(|| texts.join("\n\n"));

@@ -13,6 +13,7 @@ use crate::session::Reply;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// What a response repeats of its request beyond [`RunOptions`]; kept in [`RunOptions::echo`], so that a replay and a
 /// later retrieval answer the same.
@@ -43,7 +44,7 @@ impl Echo {
 }
 
 /// What a client wants done with a transcript that is too long. Repeated only: a long session is always compacted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Truncation {
     Auto,
@@ -52,8 +53,9 @@ pub(super) enum Truncation {
 }
 
 /// Where a response, or an item of it, stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ResponseStatus)]
 pub(super) enum Status {
     Queued,
     InProgress,
@@ -63,8 +65,9 @@ pub(super) enum Status {
 }
 
 /// One item of the output.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = ResponseItem)]
 pub(super) enum Item {
     Message {
         id: String,
@@ -85,10 +88,19 @@ pub(super) enum Item {
 }
 
 /// A piece of a message.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = ResponseContent)]
 pub(super) enum Content {
-    OutputText { text: String, annotations: [(); 0], logprobs: [(); 0] },
+    OutputText {
+        text: String,
+        /// Always empty.
+        #[schema(value_type = Vec<Object>)]
+        annotations: [(); 0],
+        /// Always empty.
+        #[schema(value_type = Vec<Object>)]
+        logprobs: [(); 0],
+    },
 }
 
 impl Content {
@@ -139,19 +151,20 @@ fn created_at(turn: &TurnId) -> i64 {
 }
 
 /// Why a response failed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(super) struct ResponseError {
     code: &'static str,
     message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 struct IncompleteDetails {
     reason: &'static str,
 }
 
 /// Tokens, with every detail that the stock clients look for.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[schema(as = ResponseUsage)]
 struct UsageOut {
     input_tokens: u64,
     input_tokens_details: InputDetails,
@@ -160,13 +173,13 @@ struct UsageOut {
     total_tokens: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 struct InputDetails {
     cached_tokens: u64,
     cache_write_tokens: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 struct OutputDetails {
     reasoning_tokens: u64,
 }
@@ -187,11 +200,15 @@ impl From<Usage> for UsageOut {
 }
 
 /// The response object.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(super) struct Response {
+    /// `resp_` and the turn's id.
     id: String,
+    /// `response`.
     object: &'static str,
+    /// Seconds since the Unix epoch.
     created_at: i64,
+    /// The same; only of a completed response.
     completed_at: Option<i64>,
     status: Status,
     incomplete_details: Option<IncompleteDetails>,
@@ -200,20 +217,29 @@ pub(super) struct Response {
     instructions: Option<String>,
     output: Vec<Item>,
     error: Option<ResponseError>,
+    #[schema(value_type = Vec<Object>)]
     tools: Vec<Value>,
     tool_choice: Value,
     truncation: Truncation,
+    /// Always true.
     parallel_tool_calls: bool,
+    /// `format`, as it was asked for.
+    #[schema(value_type = Object)]
     text: Value,
     top_p: f64,
     presence_penalty: f64,
     frequency_penalty: f64,
     top_logprobs: u8,
     temperature: f64,
+    /// `null`.
+    #[schema(value_type = Option<Object>)]
     reasoning: Option<()>,
     usage: Option<UsageOut>,
     max_output_tokens: Option<u32>,
+    /// `null`.
+    #[schema(value_type = Option<u64>)]
     max_tool_calls: Option<()>,
+    /// Always true: every turn is stored.
     store: bool,
     background: bool,
     service_tier: &'static str,
@@ -222,6 +248,7 @@ pub(super) struct Response {
     prompt_cache_key: Option<String>,
     user: Option<String>,
     #[serde(skip)]
+    #[schema(ignore)]
     turn: TurnId,
 }
 
