@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 use shared::agent::{Agent, Resources, TurnLimits};
 use shared::config::{
-    Config, GatewayConfig, HooksConfig, ModelInfo, ProviderApi, ProviderConfig, Secret, TurnConfig, schema,
+    Config, GatewayConfig, HooksConfig, ModelInfo, ProviderApi, ProviderConfig, TurnConfig, schema,
 };
 use shared::id::AgentId;
 use shared::limit::Limit;
 use shared::model::ModelRef;
+use shared::secret::Secret;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -9,7 +9,8 @@
 //! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
 //! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`job`] (work that runs later) ·
 //! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`answer`] (idempotency of requests that are no
-//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`clock`], [`id`] (time and names, injected) · [`error`] (what a failure means).
+//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`clock`], [`id`] (time and names,
+//! injected) · [`secret`] (what is never shown) · [`error`] (what a failure means).
 //!
 //! *What runs on them*: [`agent::runner`] (the turn's loop) · [`agent::prompt`] (transcript to model request) ·
 //! [`tools`] (the built-in tools) · [`worker`] (the queue's worker) · [`http`] (every HTTP surface) · [`app`] (one
@@ -36,6 +37,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod principal;
+pub mod secret;
 pub mod session;
 pub mod tool;
 pub mod tools;

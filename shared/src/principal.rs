@@ -2,10 +2,10 @@
 
 use crate::audit::hex;
 use crate::clock::Timestamp;
-use crate::config::Secret;
 use crate::error::StoreError;
 use crate::id::{AgentId, IdSource, PrincipalId, TenantId};
 use crate::limit::Limit;
+use crate::secret::Secret;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};

@@ -43,17 +43,23 @@ const PRIMITIVES: [&str; 17] = [
     "u64", "u8", "usize",
 ];
 
-/// A path with its first name resolved through the file's `use` lines; `None` for names of its own.
-fn in_full(path: Vec<String>, aliases: &BTreeMap<String, Vec<String>>) -> Option<String> {
-    let (first, rest) = path.split_first()?;
-    if let Some(meant) = aliases.get(first)
-        && meant.first() != Some(first)
-    {
-        return Some([meant.as_slice(), rest].concat().join("::"));
+/// A path with its first name resolved through the file's `use` and `mod` lines; `None` for names of its own.
+fn in_full(mut path: Vec<String>, aliases: &BTreeMap<String, Vec<String>>) -> Option<String> {
+    let mut imported = false;
+    // An alias may lead to another: `mod auth; use auth::Credentials;`. Names that mean themselves end it.
+    for _ in 0..aliases.len() {
+        match path.split_first() {
+            Some((first, rest)) if aliases.get(first).is_some_and(|meant| meant.first() != Some(first)) => {
+                path = [aliases[first].as_slice(), rest].concat();
+                imported = true;
+            }
+            _ => break,
+        }
     }
+    let first = path.first()?;
     // One name alone is local, a type in scope, or a macro; a path that begins with a type is its item.
     let foreign = first.starts_with(char::is_lowercase) && !PRIMITIVES.contains(&first.as_str());
-    (path.len() > 1 && foreign).then(|| path.join("::"))
+    (imported || path.len() > 1 && foreign).then(|| path.join("::"))
 }
 
 struct Reader {

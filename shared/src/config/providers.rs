@@ -2,7 +2,8 @@
 
 use super::file::{self, Api, ApiKey};
 use super::load::{Reader, seconds};
-use super::{ModelInfo, ProviderApi, ProviderConfig, Secret};
+use super::{ModelInfo, ProviderApi, ProviderConfig};
+use crate::secret::Secret;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -4,9 +4,9 @@
 //! from either. A caller hears a sentence of ours; the vendor's own words are passed on only where the caller can
 //! act on them (a refused request), with every secret of the provider blotted out.
 
-use crate::config::Secret;
 use crate::error::Source;
 use crate::model::{ModelError, ModelFailure, ModelRef};
+use crate::secret::Secret;
 use http::HeaderMap;
 use serde_json::Value;
 use std::time::Duration;

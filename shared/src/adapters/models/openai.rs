@@ -5,8 +5,9 @@ pub mod answer;
 pub mod request;
 
 use super::wire::{Clients, Endpoint, Setting};
-use crate::config::{ModelInfo, ProviderConfig, Secret};
+use crate::config::{ModelInfo, ProviderConfig};
 use crate::model::{ModelError, ModelProvider, ModelRequest, ModelStream};
+use crate::secret::Secret;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 

@@ -5,8 +5,9 @@
 
 use super::fault::{Fault, VendorError};
 use super::sse::{SseEvent, SseReader};
-use crate::config::{ProviderConfig, Secret};
+use crate::config::ProviderConfig;
 use crate::model::{ModelError, ModelEvent, ModelRef, ModelStream};
+use crate::secret::Secret;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
