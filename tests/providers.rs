@@ -11,9 +11,10 @@ mod retries;
 mod socket;
 
 use futures::StreamExt;
-use shared::config::{ProviderApi, ProviderConfig, Secret};
+use shared::config::{ProviderApi, ProviderConfig};
 use shared::message::MessageBody;
 use shared::model::{ModelError, ModelEvent, ModelProvider, ModelRequest, Sampling, ToolChoice};
+use shared::secret::Secret;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -9,12 +9,13 @@ use shared::agent::runner::{Runner, RunnerParts};
 use shared::agent::{Agent, AgentInvoker, Resources, RunOptions, RunRequest, TurnEvent, TurnLimits};
 use shared::clock::Clock;
 use shared::config::{
-    Config, GatewayConfig, HooksConfig, ModelInfo, ProviderApi, ProviderConfig, Secret, TurnConfig,
+    Config, GatewayConfig, HooksConfig, ModelInfo, ProviderApi, ProviderConfig, TurnConfig,
 };
 use shared::error::Error;
 use shared::id::{AgentId, IdSource, PrincipalId, SessionKey, TenantId, TurnId};
 use shared::message::MessageBody;
 use shared::metrics::Metrics;
+use shared::secret::Secret;
 use shared::session::{Idempotency, Reply, SessionStore, TurnOutcome, Window};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,10 +5,11 @@ use futures::StreamExt;
 use harness::vendor::{Answer, Gate, Recorded, Step, Stream, Vendor, Wire};
 use serde_json::json;
 use shared::adapters::models::{self, Providers, anthropic, openai};
-use shared::config::{ModelInfo, ProviderApi, ProviderConfig, Secret};
+use shared::config::{ModelInfo, ProviderApi, ProviderConfig};
 use shared::model::{
     ModelError, ModelEvent, ModelFailure, ModelProvider, ModelRequest, StopReason, ToolChoice, Usage,
 };
+use shared::secret::Secret;
 use shared::tool::{Effect, ToolSpec};
 use std::collections::BTreeMap;
 use std::error::Error;
