@@ -8,5 +8,6 @@ pub mod client;
 pub mod crash_points;
 pub mod lab;
 pub mod process;
+pub mod stores;
 pub mod time;
 pub mod vendor;

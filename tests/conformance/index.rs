@@ -1,0 +1,213 @@
+//! Sessions as a whole: [`shared::session::SessionIndex`].
+
+use harness::stores::{at, done, idempotency, keyed_turn, new_turn, run, says, start, tenant};
+use shared::app::Stores;
+use shared::audit::AuditFilter;
+use shared::error::StoreError;
+use shared::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
+use shared::message::ToolCall;
+use shared::session::{Begun, Lease, NewTurn, Parked, SessionFilter, Step, Turn, TurnOutcome, Window};
+
+fn key(text: &str) -> SessionKey {
+    SessionKey::new(text)
+}
+
+fn all() -> SessionFilter {
+    SessionFilter { limit: usize::MAX, ..SessionFilter::default() }
+}
+
+async fn list(stores: &Stores, filter: &SessionFilter) -> Vec<String> {
+    let sessions = stores.index.list(&tenant(), filter).await.expect("a listing");
+    sessions.into_iter().map(|session| session.key.to_string()).collect()
+}
+
+fn ids(turns: &[Turn]) -> Vec<&str> {
+    turns.iter().map(|turn| turn.id.as_str()).collect()
+}
+
+pub(crate) async fn sessions_are_listed_last_changed_first(stores: &Stores) {
+    run(stores, &new_turn("t1", "a"), 10).await;
+    run(stores, &new_turn("t2", "c"), 20).await;
+    run(stores, &new_turn("t3", "b"), 20).await;
+    run(stores, &new_turn("t4", "d"), 15).await;
+    assert_eq!(list(stores, &all()).await, ["b", "c", "d", "a"]);
+    let held = start(stores, &new_turn("t5", "a"), 30, 100).await;
+    assert_eq!(list(stores, &all()).await, ["a", "b", "c", "d"]);
+    let found = stores.index.list(&tenant(), &SessionFilter { limit: 1, ..all() }).await.expect("a listing");
+    assert_eq!(found, [stores.sessions.load(&tenant(), &held.session).await.expect("a head").expect("a session")]);
+}
+
+pub(crate) async fn listings_are_filtered(stores: &Stores) {
+    for (number, (session, agent, user)) in [
+        ("a", "mail", Some("hanako")),
+        ("b", "research", None),
+        ("c", "mail", None),
+        ("d", "code", Some("hanako")),
+        ("e", "research", Some("taro")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let new = NewTurn {
+            agent: AgentId::new(agent),
+            user: user.map(str::to_owned),
+            ..new_turn(&format!("t{number}"), session)
+        };
+        run(stores, &new, i64::try_from(number).expect("few") * 10).await;
+    }
+    let elsewhere = NewTurn { tenant: TenantId::new("other"), ..new_turn("t", "f") };
+    run(stores, &elsewhere, 99).await;
+    let agents = |names: &[&str]| Some(names.iter().map(|name| AgentId::new(*name)).collect());
+    let cases: [(SessionFilter, &[&str]); 9] = [
+        (all(), &["e", "d", "c", "b", "a"]),
+        (SessionFilter { limit: 2, ..all() }, &["e", "d"]),
+        (SessionFilter { limit: 0, ..all() }, &[]),
+        (SessionFilter { agents: agents(&["mail", "code", "mail"]), ..all() }, &["d", "c", "a"]),
+        (SessionFilter { agents: agents(&["mail", "research"]), limit: 3, ..all() }, &["e", "c", "b"]),
+        (SessionFilter { agents: agents(&[]), ..all() }, &[]),
+        (SessionFilter { user: Some("hanako".to_owned()), ..all() }, &["d", "a"]),
+        (SessionFilter { updated_before: Some(at(30)), ..all() }, &["c", "b", "a"]),
+        (
+            SessionFilter {
+                agents: agents(&["mail"]),
+                user: Some("hanako".to_owned()),
+                updated_before: Some(at(30)),
+                limit: 1,
+            },
+            &["a"],
+        ),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(list(stores, &filter).await, expected, "{filter:?}");
+    }
+}
+
+pub(crate) async fn interrupted_turns_are_found_in_every_tenant_oldest_first(stores: &Stores) {
+    start(stores, &new_turn("t1", "s1"), 30, 100).await;
+    start(stores, &new_turn("t2", "s2"), 20, 110).await;
+    let elsewhere = NewTurn { tenant: TenantId::new("other"), ..new_turn("t3", "s1") };
+    start(stores, &elsewhere, 25, 90).await;
+    start(stores, &new_turn("t4", "s4"), 5, 1_000).await;
+    run(stores, &new_turn("t5", "s5"), 1).await;
+    let found = stores.index.interrupted(at(89), 10).await.expect("a listing");
+    assert_eq!(found, []);
+    let found = stores.index.interrupted(at(110), 10).await.expect("a listing");
+    assert_eq!(ids(&found), ["t2", "t3", "t1"]);
+    assert_eq!(found[1].tenant, TenantId::new("other"));
+    let found = stores.index.interrupted(at(110), 2).await.expect("a listing");
+    assert_eq!(ids(&found), ["t2", "t3"]);
+    // One that somebody has resumed is not interrupted any more.
+    stores.sessions.begin(&elsewhere, at(110), at(200)).await.expect("a verdict");
+    let found = stores.index.interrupted(at(110), 10).await.expect("a listing");
+    assert_eq!(ids(&found), ["t2", "t1"]);
+    let stored = stores.sessions.turn(&tenant(), &TurnId::new("t2")).await.expect("a turn");
+    assert_eq!(Some(&found[0]), stored.as_ref());
+}
+
+pub(crate) async fn parked_turns_are_found_newest_first(stores: &Stores) {
+    for (id, ended) in [("t1", 30), ("t2", 50), ("t3", 40)] {
+        let lease = start(stores, &new_turn(id, id), 10, 100).await;
+        let call = ToolCall { id: id.to_owned(), name: "pay".to_owned(), arguments: "{}".to_owned() };
+        let outcome = TurnOutcome::Parked(Parked { call, at: at(ended) });
+        stores.sessions.commit(&lease, &Step::default(), &outcome, at(ended)).await.expect("a commit");
+    }
+    run(stores, &new_turn("t4", "t4"), 60).await;
+    start(stores, &new_turn("t5", "t5"), 60, 100).await;
+    let found = stores.index.parked(&tenant(), 10).await.expect("a listing");
+    assert_eq!(ids(&found), ["t2", "t3", "t1"]);
+    assert_eq!(ids(&stores.index.parked(&tenant(), 1).await.expect("a listing")), ["t2"]);
+    assert_eq!(stores.index.parked(&TenantId::new("other"), 10).await.expect("a listing"), []);
+}
+
+pub(crate) async fn a_reset_gives_an_empty_transcript(stores: &Stores) {
+    run(stores, &keyed_turn("t1", "s", "k"), 10).await;
+    let lease = start(stores, &new_turn("t2", "s"), 20, 100).await;
+    let summary = shared::message::MessageBody::Summary { text: "so far".to_owned(), through: 2 };
+    let step = Step { messages: vec![summary], audit: Vec::new() };
+    stores.sessions.commit(&lease, &step, &done(""), at(20)).await.expect("a commit");
+    let before = stores.sessions.load(&tenant(), &key("s")).await.expect("a head").expect("a session");
+    let second = SessionId::new("second transcript");
+    let after = stores.index.reset(&tenant(), &key("s"), &second, at(30)).await.expect("a reset");
+    let expected = shared::session::Session {
+        id: second.clone(),
+        seq: 0,
+        summarised_through: 0,
+        updated_at: at(30),
+        ..before
+    };
+    assert_eq!(after, expected);
+    assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), Some(expected));
+    let everything = Window::newest(usize::MAX);
+    assert_eq!(stores.sessions.transcript(&tenant(), &key("s"), everything).await.expect("a transcript"), []);
+    // Turns from before are still known, by id and by key.
+    let replayed = stores.sessions.begin(&keyed_turn("t3", "s", "k"), at(40), at(100)).await.expect("a verdict");
+    assert!(matches!(replayed, Begun::Replayed(ref turn) if turn.id == TurnId::new("t1")), "{replayed:?}");
+    let next = start(stores, &new_turn("t4", "s"), 50, 100).await;
+    let lease = Lease { turn: TurnId::new("t4"), session_id: second, fence: 3, seq: 1, until: at(100), ..next.clone() };
+    assert_eq!(next, lease);
+    stores.sessions.commit(&next, &says("hi"), &done("hi"), at(60)).await.expect("a commit");
+    // And once more.
+    let third = SessionId::new("third transcript");
+    stores.index.reset(&tenant(), &key("s"), &third, at(70)).await.expect("a reset");
+    assert_eq!(run(stores, &new_turn("t5", "s"), 80).await.session_id, third);
+}
+
+pub(crate) async fn a_session_at_work_or_interrupted_is_neither_reset_nor_deleted(stores: &Stores) {
+    let id = SessionId::new("second transcript");
+    let unknown = stores.index.reset(&tenant(), &key("s"), &id, at(10)).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound)), "{unknown:?}");
+    let unknown = stores.index.delete(&tenant(), &key("s")).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound)), "{unknown:?}");
+    let lease = start(stores, &new_turn("t1", "s"), 10, 100).await;
+    let head = stores.sessions.load(&tenant(), &key("s")).await.expect("a head");
+    for now in [20, 200] {
+        let held = stores.index.reset(&tenant(), &key("s"), &id, at(now)).await;
+        assert!(matches!(held, Err(StoreError::Fenced)), "{held:?}");
+        let held = stores.index.delete(&tenant(), &key("s")).await;
+        assert!(matches!(held, Err(StoreError::Fenced)), "{held:?}");
+    }
+    let other = stores.index.delete(&TenantId::new("other"), &key("s")).await;
+    assert!(matches!(other, Err(StoreError::NotFound)), "{other:?}");
+    assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), head);
+    stores.sessions.commit(&lease, &says("hi"), &done("hi"), at(20)).await.expect("a commit");
+    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+}
+
+pub(crate) async fn a_deletion_takes_everything_but_the_audit_trail(stores: &Stores) {
+    run(stores, &keyed_turn("t1", "s", "k"), 10).await;
+    stores.index.reset(&tenant(), &key("s"), &SessionId::new("second"), at(20)).await.expect("a reset");
+    run(stores, &new_turn("t2", "s"), 30).await;
+    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+    assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("an answer"), None);
+    assert_eq!(list(stores, &all()).await, Vec::<String>::new());
+    for id in ["t1", "t2"] {
+        assert_eq!(stores.sessions.turn(&tenant(), &TurnId::new(id)).await.expect("an answer"), None);
+    }
+    let filter = AuditFilter { session: Some(key("s")), limit: 10, ..AuditFilter::default() };
+    assert_eq!(stores.audit.list(&tenant(), &filter).await.expect("the audit trail").len(), 2);
+    let again = stores.index.delete(&tenant(), &key("s")).await;
+    assert!(matches!(again, Err(StoreError::NotFound)), "{again:?}");
+    // The name, the turns' ids and the key are free again, the key even for another body.
+    let next = NewTurn {
+        new_session_id: SessionId::new("third"),
+        agent: AgentId::new("research"),
+        idempotency: Some(idempotency("k", "other")),
+        ..new_turn("t1", "s")
+    };
+    let lease = start(stores, &next, 40, 100).await;
+    assert_eq!((lease.seq, lease.fence, lease.session_id), (1, 1, SessionId::new("third")));
+}
+
+pub(crate) async fn a_deletion_leaves_everything_else(stores: &Stores) {
+    run(stores, &keyed_turn("t1", "s", "k1"), 10).await;
+    run(stores, &keyed_turn("t2", "other session", "k2"), 10).await;
+    let elsewhere = NewTurn { tenant: TenantId::new("other"), ..keyed_turn("t1", "s", "k1") };
+    run(stores, &elsewhere, 10).await;
+    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+    for kept in [keyed_turn("t3", "other session", "k2"), elsewhere] {
+        let replayed = stores.sessions.begin(&kept, at(20), at(100)).await.expect("a verdict");
+        assert!(matches!(replayed, Begun::Replayed(_)), "{replayed:?}");
+        let transcript = stores.sessions.transcript(&kept.tenant, &kept.session, Window::newest(10)).await;
+        assert_eq!(transcript.expect("a transcript").len(), 2);
+    }
+}

@@ -1,0 +1,265 @@
+//! The job queue: [`shared::job::JobQueue`].
+
+use harness::stores::{at, idempotency, tenant};
+use shared::agent::{RunOptions, RunRequest};
+use shared::app::Stores;
+use shared::error::StoreError;
+use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId, TurnId};
+use shared::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, Work};
+use shared::message::MessageBody;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const AT_ONCE: Duration = Duration::ZERO;
+
+fn job(id: &str) -> NewJob {
+    let request = RunRequest {
+        turn: TurnId::new(id),
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        agent: AgentId::new("mail"),
+        session: SessionKey::new("s"),
+        sticky: true,
+        idempotency: Some(idempotency("k", "f")),
+        input: vec![MessageBody::user_text("hello")],
+        options: RunOptions { trigger: "hook".to_owned(), ..RunOptions::default() },
+    };
+    NewJob { id: JobId::new(id), tenant: tenant(), work: Work::Turn(Box::new(request)) }
+}
+
+/// The job as stored when it was enqueued at once.
+fn pending(id: &str, now: i64) -> Job {
+    Job {
+        job: job(id),
+        state: JobState::Pending,
+        attempts: 0,
+        created_at: at(now),
+        visible_at: at(now),
+        reason: None,
+    }
+}
+
+async fn enqueue(stores: &Stores, id: &str, now: i64) {
+    assert!(stores.jobs.enqueue(&job(id), AT_ONCE, at(now)).await.expect("an answer"));
+}
+
+async fn receive(stores: &Stores, max: usize, now: i64, until: i64) -> Vec<Delivery> {
+    stores.jobs.receive(max, at(now), at(until)).await.expect("deliveries")
+}
+
+async fn receive_one(stores: &Stores, now: i64, until: i64) -> Delivery {
+    let mut deliveries = receive(stores, 1, now, until).await;
+    deliveries.pop().expect("a due job")
+}
+
+fn ids(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries.iter().map(|delivery| delivery.job.job.id.as_str()).collect()
+}
+
+async fn find(stores: &Stores, id: &str) -> Job {
+    let filter = JobFilter { id: Some(JobId::new(id)), state: None, limit: 1 };
+    let mut found = stores.jobs.list(&tenant(), &filter).await.expect("a listing");
+    found.pop().expect("a known job")
+}
+
+async fn assert_fenced(stores: &Stores, receipt: &Receipt) {
+    let extended = stores.jobs.extend(receipt, at(9_000)).await;
+    assert!(matches!(extended, Err(StoreError::Fenced)), "{extended:?}");
+    let retry = Outcome::Retry { after: AT_ONCE, reason: "late".to_owned() };
+    for outcome in [Outcome::Done, retry, Outcome::Dead { reason: "late".to_owned() }] {
+        let settled = stores.jobs.settle(receipt, &outcome, at(1)).await;
+        assert!(matches!(settled, Err(StoreError::Fenced)), "{settled:?}");
+    }
+}
+
+pub(crate) async fn a_job_is_delivered_when_it_is_due(stores: &Stores) {
+    assert_eq!(receive(stores, 10, 0, 100).await, []);
+    let delay = Duration::from_millis(50);
+    assert!(stores.jobs.enqueue(&job("j"), delay, at(10)).await.expect("an answer"));
+    assert_eq!(receive(stores, 10, 59, 100).await, []);
+    let delivery = receive_one(stores, 60, 100).await;
+    let expected = Job { attempts: 1, visible_at: at(100), ..pending("j", 10) };
+    assert_eq!(delivery.job, expected);
+    assert_eq!((delivery.receipt.tenant.as_str(), delivery.receipt.job.as_str()), ("main", "j"));
+    assert_eq!(find(stores, "j").await, expected);
+}
+
+pub(crate) async fn the_same_job_is_enqueued_once(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let changed = NewJob { work: job("changed").work, ..job("j") };
+    assert!(!stores.jobs.enqueue(&changed, AT_ONCE, at(20)).await.expect("an answer"));
+    assert_eq!(find(stores, "j").await, pending("j", 10));
+    let delivery = receive_one(stores, 30, 100).await;
+    stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(40)).await.expect("a settlement");
+    assert!(!stores.jobs.enqueue(&job("j"), AT_ONCE, at(50)).await.expect("an answer"), "also when it is done");
+    assert_eq!(receive(stores, 10, 60, 100).await, []);
+}
+
+pub(crate) async fn due_jobs_come_longest_due_first_and_no_more_than_asked_for(stores: &Stores) {
+    enqueue(stores, "c", 30).await;
+    enqueue(stores, "a", 20).await;
+    enqueue(stores, "b", 20).await;
+    assert!(stores.jobs.enqueue(&job("d"), Duration::from_millis(15), at(1)).await.expect("an answer"));
+    assert_eq!(receive(stores, 0, 100, 200).await, []);
+    assert_eq!(ids(&receive(stores, 3, 100, 200).await), ["d", "a", "b"]);
+    assert_eq!(ids(&receive(stores, 3, 100, 200).await), ["c"]);
+}
+
+pub(crate) async fn a_delivered_job_is_hidden_until_its_delivery_ends(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let first = receive_one(stores, 20, 100).await;
+    assert_eq!(receive(stores, 10, 99, 200).await, []);
+    let second = receive_one(stores, 100, 200).await;
+    assert_eq!(second.job, Job { attempts: 2, visible_at: at(200), ..pending("j", 10) });
+    assert!(second.receipt.token > first.receipt.token);
+}
+
+pub(crate) async fn a_delivery_can_be_extended(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let delivery = receive_one(stores, 20, 100).await;
+    stores.jobs.extend(&delivery.receipt, at(150)).await.expect("an extension");
+    assert_eq!(receive(stores, 10, 149, 200).await, []);
+    // Nobody else has it, so it can be extended after its end, too.
+    stores.jobs.extend(&delivery.receipt, at(300)).await.expect("an extension");
+    assert_eq!(receive(stores, 10, 200, 400).await, []);
+    assert_eq!(find(stores, "j").await.attempts, 1);
+    stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(350)).await.expect("a settlement");
+    assert_eq!(find(stores, "j").await.state, JobState::Done);
+}
+
+pub(crate) async fn an_older_receipt_is_fenced(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let first = receive_one(stores, 20, 100).await;
+    let second = receive_one(stores, 100, 200).await;
+    let before = find(stores, "j").await;
+    assert_fenced(stores, &first.receipt).await;
+    assert_fenced(stores, &Receipt { job: JobId::new("unknown"), ..second.receipt.clone() }).await;
+    assert_fenced(stores, &Receipt { tenant: TenantId::new("other"), ..second.receipt.clone() }).await;
+    assert_eq!(find(stores, "j").await, before);
+    stores.jobs.settle(&second.receipt, &Outcome::Done, at(110)).await.expect("a settlement");
+}
+
+pub(crate) async fn a_receipt_settles_once(stores: &Stores) {
+    let retry = Outcome::Retry { after: AT_ONCE, reason: "busy".to_owned() };
+    for (id, outcome) in [("a", Outcome::Done), ("b", retry), ("c", Outcome::Dead { reason: "bad".to_owned() })] {
+        enqueue(stores, id, 10).await;
+        let delivery = receive_one(stores, 20, 100).await;
+        assert_eq!(delivery.job.job.id, JobId::new(id));
+        stores.jobs.settle(&delivery.receipt, &outcome, at(30)).await.expect("a settlement");
+        assert_fenced(stores, &delivery.receipt).await;
+        if id == "b" {
+            let delivery = receive_one(stores, 30, 100).await;
+            stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(40)).await.expect("a settlement");
+        }
+    }
+}
+
+pub(crate) async fn a_retry_comes_after_its_wait(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let first = receive_one(stores, 20, 100).await;
+    let retry = Outcome::Retry { after: Duration::from_millis(500), reason: "the model was busy".to_owned() };
+    stores.jobs.settle(&first.receipt, &retry, at(50)).await.expect("a settlement");
+    let waiting = Job {
+        attempts: 1,
+        visible_at: at(550),
+        reason: Some("the model was busy".to_owned()),
+        ..pending("j", 10)
+    };
+    assert_eq!(find(stores, "j").await, waiting);
+    assert_eq!(receive(stores, 10, 549, 600).await, []);
+    let second = receive_one(stores, 550, 600).await;
+    assert_eq!(second.job, Job { attempts: 2, visible_at: at(600), ..waiting });
+    stores.jobs.settle(&second.receipt, &Outcome::Done, at(560)).await.expect("a settlement");
+    let ended = find(stores, "j").await;
+    assert_eq!((ended.state, ended.attempts, ended.reason), (JobState::Done, 2, None));
+}
+
+pub(crate) async fn a_dead_job_waits_for_its_redrive(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let delivery = receive_one(stores, 20, 100).await;
+    let dead = Outcome::Dead { reason: "no such agent".to_owned() };
+    stores.jobs.settle(&delivery.receipt, &dead, at(30)).await.expect("a settlement");
+    let found = find(stores, "j").await;
+    assert_eq!((found.state, found.attempts, found.reason.as_deref()), (JobState::Dead, 1, Some("no such agent")));
+    assert_eq!(receive(stores, 10, 10_000, 20_000).await, []);
+    stores.jobs.redrive(&tenant(), &JobId::new("j"), at(40)).await.expect("a redrive");
+    let redriven = Job { visible_at: at(40), reason: Some("no such agent".to_owned()), ..pending("j", 10) };
+    assert_eq!(find(stores, "j").await, redriven);
+    assert_fenced(stores, &delivery.receipt).await;
+    let again = receive_one(stores, 40, 100).await;
+    assert_eq!(again.job, Job { attempts: 1, visible_at: at(100), ..redriven });
+    assert!(again.receipt.token > delivery.receipt.token);
+    assert_fenced(stores, &delivery.receipt).await;
+}
+
+pub(crate) async fn only_a_dead_job_is_redriven(stores: &Stores) {
+    enqueue(stores, "pending", 10).await;
+    enqueue(stores, "done", 5).await;
+    let delivery = receive_one(stores, 20, 100).await;
+    stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(30)).await.expect("a settlement");
+    enqueue(stores, "dead", 1).await;
+    let delivery = receive_one(stores, 20, 100).await;
+    let dead = Outcome::Dead { reason: "bad".to_owned() };
+    stores.jobs.settle(&delivery.receipt, &dead, at(30)).await.expect("a settlement");
+    for id in ["pending", "done", "unknown"] {
+        let redriven = stores.jobs.redrive(&tenant(), &JobId::new(id), at(40)).await;
+        assert!(matches!(redriven, Err(StoreError::NotFound)), "{id}: {redriven:?}");
+    }
+    let other = stores.jobs.redrive(&TenantId::new("other"), &JobId::new("dead"), at(40)).await;
+    assert!(matches!(other, Err(StoreError::NotFound)), "{other:?}");
+    assert_eq!(find(stores, "dead").await.state, JobState::Dead);
+}
+
+pub(crate) async fn jobs_are_listed_newest_first_and_filtered(stores: &Stores) {
+    for (id, now) in [("a", 10), ("c", 20), ("b", 20), ("d", 15)] {
+        enqueue(stores, id, now).await;
+    }
+    let delivery = receive_one(stores, 20, 100).await;
+    stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(30)).await.expect("a settlement");
+    let elsewhere = NewJob { tenant: TenantId::new("other"), ..job("e") };
+    stores.jobs.enqueue(&elsewhere, AT_ONCE, at(30)).await.expect("an answer");
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    let cases: [(JobFilter, &[&str]); 7] = [
+        (all.clone(), &["c", "b", "d", "a"]),
+        (JobFilter { limit: 2, ..all.clone() }, &["c", "b"]),
+        (JobFilter { limit: 0, ..all.clone() }, &[]),
+        (JobFilter { state: Some(JobState::Pending), ..all.clone() }, &["c", "b", "d"]),
+        (JobFilter { state: Some(JobState::Done), ..all.clone() }, &["a"]),
+        (JobFilter { state: Some(JobState::Dead), ..all.clone() }, &[]),
+        (JobFilter { id: Some(JobId::new("d")), state: Some(JobState::Pending), limit: 10 }, &["d"]),
+    ];
+    for (filter, expected) in cases {
+        let found = stores.jobs.list(&tenant(), &filter).await.expect("a listing");
+        let found: Vec<&str> = found.iter().map(|job| job.job.id.as_str()).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+pub(crate) async fn jobs_of_two_tenants_share_nothing_but_the_queue(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    let elsewhere = NewJob { tenant: TenantId::new("other"), ..job("j") };
+    assert!(stores.jobs.enqueue(&elsewhere, AT_ONCE, at(10)).await.expect("an answer"));
+    let deliveries = receive(stores, 10, 20, 100).await;
+    let tenants: Vec<&str> = deliveries.iter().map(|delivery| delivery.job.job.tenant.as_str()).collect();
+    assert_eq!(tenants, ["main", "other"]);
+    stores.jobs.settle(&deliveries[0].receipt, &Outcome::Done, at(30)).await.expect("a settlement");
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    let theirs = stores.jobs.list(&TenantId::new("other"), &all).await.expect("a listing");
+    assert_eq!(theirs.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Pending]);
+}
+
+pub(crate) async fn many_workers_get_each_job_once(stores: &Stores) {
+    for number in 0..40 {
+        enqueue(stores, &format!("j{number:02}"), 10).await;
+    }
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let stores = stores.clone();
+        tasks.spawn(async move { receive(&stores, 3, 20, 100).await });
+    }
+    let delivered: Vec<Delivery> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(delivered.len(), 40);
+    let distinct: BTreeSet<&str> = ids(&delivered).into_iter().collect();
+    assert_eq!(distinct.len(), 40);
+}

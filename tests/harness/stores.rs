@@ -1,0 +1,155 @@
+//! Stores to test with, and the values that their tests store.
+
+use serde_json::json;
+use shared::adapters::memory::Memory;
+use shared::adapters::onprem::Sqlite;
+use shared::app::Stores;
+use shared::audit::NewAudit;
+use shared::clock::Timestamp;
+use shared::error::ErrorKind;
+use shared::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use shared::message::MessageBody;
+use shared::model::{StopReason, Usage};
+use shared::session::{Begun, Failure, Idempotency, Lease, NewTurn, Reply, Step, TurnOutcome};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Stores, and what must live as long as they do.
+pub struct Backend {
+    /// The stores.
+    pub stores: Stores,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// Empty stores in memory.
+pub fn memory() -> Backend {
+    Backend { stores: stores_of(&Arc::new(Memory::new())), _directory: None }
+}
+
+/// Empty stores of SQLite in a directory of their own.
+pub fn sqlite() -> Backend {
+    let directory = tempfile::tempdir().expect("a directory for data");
+    Backend { stores: open_sqlite(directory.path()), _directory: Some(directory) }
+}
+
+/// SQLite on a directory that may hold data.
+pub fn open_sqlite(directory: &Path) -> Stores {
+    stores_of(&Arc::new(Sqlite::open(directory).expect("a data directory that opens")))
+}
+
+macro_rules! every_port {
+    ($($port:path),* $(,)?) => {
+        /// Something that is every storage port.
+        pub trait EveryPort: $($port +)* 'static {}
+        impl<T: $($port +)* 'static> EveryPort for T {}
+    };
+}
+every_port!(
+    shared::session::SessionStore,
+    shared::session::SessionIndex,
+    shared::job::JobQueue,
+    shared::limit::RateLimiter,
+    shared::principal::TokenStore,
+    shared::answer::AnswerStore,
+    shared::audit::AuditLog,
+);
+
+/// The stores that one adapter is.
+pub fn stores_of<T: EveryPort>(adapter: &Arc<T>) -> Stores {
+    Stores {
+        sessions: adapter.clone(),
+        index: adapter.clone(),
+        jobs: adapter.clone(),
+        limits: adapter.clone(),
+        tokens: adapter.clone(),
+        answers: adapter.clone(),
+        audit: adapter.clone(),
+    }
+}
+
+/// A time, in milliseconds.
+pub const fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// The tenant of most tests.
+pub fn tenant() -> TenantId {
+    TenantId::new("main")
+}
+
+/// A turn of the agent `mail`, by the principal `alice`, without a key, that says `hello from <turn>`.
+pub fn new_turn(turn: &str, session: &str) -> NewTurn {
+    NewTurn {
+        turn: TurnId::new(turn),
+        tenant: tenant(),
+        session: SessionKey::new(session),
+        new_session_id: SessionId::new(format!("first transcript of {session}")),
+        agent: AgentId::new("mail"),
+        principal: PrincipalId::new("alice"),
+        user: None,
+        channel: "webchat".to_owned(),
+        idempotency: None,
+        input: vec![MessageBody::user_text(format!("hello from {turn}"))],
+        options: json!({ "trigger": "chat" }),
+        audit: audit(&format!("{turn} accepted"), 0, "turn.accepted"),
+    }
+}
+
+/// As [`new_turn`], with an idempotency key and the fingerprint `same`.
+pub fn keyed_turn(turn: &str, session: &str, key: &str) -> NewTurn {
+    NewTurn { idempotency: Some(idempotency(key, "same")), ..new_turn(turn, session) }
+}
+
+/// A key and a fingerprint.
+pub fn idempotency(key: &str, fingerprint: &str) -> Idempotency {
+    Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_owned() }
+}
+
+/// A row for the audit trail.
+pub fn audit(id: &str, millis: i64, action: &str) -> NewAudit {
+    NewAudit {
+        id: id.to_owned(),
+        at: at(millis),
+        principal: PrincipalId::new("alice"),
+        action: action.to_owned(),
+        detail: json!({ "row": id }),
+    }
+}
+
+/// A step of one assistant message and no audit row.
+pub fn says(text: &str) -> Step {
+    Step { messages: vec![MessageBody::assistant_text(text)], audit: Vec::new() }
+}
+
+/// A turn that ended well.
+pub fn done(text: &str) -> TurnOutcome {
+    TurnOutcome::Done(Reply {
+        text: text.to_owned(),
+        tool_calls: Vec::new(),
+        stop: StopReason::End,
+        usage: Usage { input_tokens: 7, output_tokens: 3, ..Usage::default() },
+        model: "demo/echo".to_owned(),
+        at: at(5),
+    })
+}
+
+/// A turn that failed.
+pub fn failed(kind: ErrorKind) -> TurnOutcome {
+    TurnOutcome::Failed(Failure { kind, message: "it failed".to_owned(), param: None, retry_after: None })
+}
+
+/// Begins a turn that must start; the lease runs to `until`.
+pub async fn start(stores: &Stores, turn: &NewTurn, now: i64, until: i64) -> Lease {
+    match stores.sessions.begin(turn, at(now), at(until)).await {
+        Ok(Begun::Started(lease)) => lease,
+        other => unreachable!("{} does not start: {other:?}", turn.turn),
+    }
+}
+
+/// Begins a turn and ends it with a reply, at one time.
+pub async fn run(stores: &Stores, turn: &NewTurn, now: i64) -> Lease {
+    let lease = start(stores, turn, now, now + 90).await;
+    let reply = format!("reply to {}", turn.turn);
+    stores.sessions.commit(&lease, &says(&reply), &done(&reply), at(now)).await.expect("a commit");
+    lease
+}

@@ -1,0 +1,361 @@
+//! What SQLite promises beyond the ports: durability, two processes on one directory, and careful files.
+
+#![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
+
+use harness::stores::{
+    at, audit, done, failed, keyed_turn, new_turn, open_sqlite, run, says, start, stores_of, tenant,
+};
+use rusqlite::Connection;
+use shared::adapters::onprem::{OpenError, Sqlite};
+use shared::answer::{Answer, AnswerKey, Claim};
+use shared::app::Stores;
+use shared::audit::AuditFilter;
+use shared::error::{ErrorKind, StoreError};
+use shared::id::{PrincipalId, SessionId, SessionKey, TurnId};
+use shared::limit::{Decision, Limit};
+use shared::message::Message;
+use shared::session::{Begun, Lease, NewTurn, Session, SessionFilter, Step, Turn, Window};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory for data")
+}
+
+/// The main database, as an operator's tool would open it.
+fn raw(directory: &Path) -> Connection {
+    Connection::open(directory.join("reef.sqlite")).expect("the database")
+}
+
+async fn transcript(stores: &Stores, session: &str) -> Vec<Message> {
+    let key = SessionKey::new(session);
+    stores.sessions.transcript(&tenant(), &key, Window::newest(usize::MAX)).await.expect("a transcript")
+}
+
+async fn head(stores: &Stores, session: &str) -> Session {
+    stores.sessions.load(&tenant(), &SessionKey::new(session)).await.expect("a head").expect("a session")
+}
+
+async fn turn(stores: &Stores, id: &str) -> Turn {
+    stores.sessions.turn(&tenant(), &TurnId::new(id)).await.expect("a turn").expect("a known turn")
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    run(&stores, &keyed_turn("t1", "s", "k1"), 10).await;
+    let held = start(&stores, &keyed_turn("t2", "s", "k2"), 20, 100).await;
+    let held = stores.sessions.append(&held, &says("a step"), at(30), at(110)).await.expect("an append");
+    let key = AnswerKey {
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        idempotency: harness::stores::idempotency("k3", "f"),
+    };
+    let answer = Answer { status: 200, content_type: "text/plain".to_owned(), body: "hi".to_owned() };
+    stores.answers.claim(&key, at(40), at(100)).await.expect("a claim");
+    stores.answers.store(&key, &answer, at(50)).await.expect("a stored answer");
+    let limit = Limit { per_second: 0.01, burst: 0 };
+    assert_eq!(stores.limits.take("subject", limit, at(1_000)).await.expect("a decision"), Decision::Allowed);
+    let before = (head(&stores, "s").await, transcript(&stores, "s").await, turn(&stores, "t1").await);
+    drop(stores);
+
+    let stores = open_sqlite(data.path());
+    let after = (head(&stores, "s").await, transcript(&stores, "s").await, turn(&stores, "t1").await);
+    assert_eq!(after, before);
+    let replayed = stores.sessions.begin(&keyed_turn("t3", "s", "k1"), at(60), at(200)).await.expect("a verdict");
+    assert_eq!(replayed, Begun::Replayed(Box::new(before.2)));
+    let resumed = stores.sessions.begin(&keyed_turn("t4", "s", "k2"), at(200), at(300)).await.expect("a verdict");
+    let lease = Lease { fence: held.fence + 1, until: at(300), ..held };
+    let steps = before.1[3..].to_vec();
+    assert_eq!(resumed, Begun::Resumed { lease, steps });
+    let claim = stores.answers.claim(&key, at(60), at(100)).await.expect("a verdict");
+    assert_eq!(claim, Claim::Answered(answer));
+    let decision = stores.limits.take("subject", limit, at(1_000)).await.expect("a decision");
+    assert!(matches!(decision, Decision::Denied { .. }), "{decision:?}");
+}
+
+#[tokio::test]
+async fn a_closed_store_has_finished_its_writes_and_takes_no_more() {
+    let data = directory();
+    let sqlite = Arc::new(Sqlite::open(data.path()).expect("a data directory"));
+    let stores = stores_of(&sqlite);
+    let new = new_turn("t1", "s");
+    let (begun, closed) = tokio::join!(stores.sessions.begin(&new, at(10), at(100)), sqlite.close());
+    closed.expect("a close");
+    assert!(matches!(begun, Ok(Begun::Started(_))), "{begun:?}");
+    let log = std::fs::metadata(data.path().join("reef.sqlite-wal")).map_or(0, |file| file.len());
+    assert_eq!(log, 0, "everything is in the database itself");
+    let late = stores.sessions.begin(&new_turn("t2", "other"), at(10), at(100)).await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+    let again = sqlite.close().await;
+    assert!(matches!(again, Err(StoreError::Unavailable(_))), "{again:?}");
+    let reopened = open_sqlite(data.path());
+    assert_eq!(head(&reopened, "s").await.seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_write_does_not_harm_the_others_of_its_batch() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    run(&stores, &new_turn("t0", "taken"), 10).await;
+    let taken = head(&stores, "taken").await.id;
+    let mut tasks = JoinSet::new();
+    for number in 0..64 {
+        let stores = stores.clone();
+        let mut new = keyed_turn(&format!("t1-{number}"), &format!("s{number}"), &format!("k{number}"));
+        if number % 8 == 3 {
+            // The database itself refuses a second session with this transcript, after some rows are written.
+            new.new_session_id = taken.clone();
+        }
+        tasks.spawn(async move { (number, stores.sessions.begin(&new, at(20), at(100)).await) });
+    }
+    for (number, begun) in tasks.join_all().await {
+        if number % 8 == 3 {
+            assert!(matches!(begun, Err(StoreError::Broken(_))), "{number}: {begun:?}");
+        } else {
+            assert!(matches!(begun, Ok(Begun::Started(_))), "{number}: {begun:?}");
+            assert_eq!(transcript(&stores, &format!("s{number}")).await.len(), 1);
+        }
+    }
+    let all = SessionFilter { limit: 1_000, ..SessionFilter::default() };
+    assert_eq!(stores.index.list(&tenant(), &all).await.expect("a listing").len(), 1 + 56);
+    assert_eq!(transcript(&stores, "taken").await.len(), 2);
+    let verdict = stores.audit.verify(&tenant()).await.expect("a verdict");
+    assert_eq!((verdict.rows, verdict.broken), (1 + 56, Vec::new()));
+    let unused = stores.sessions.turn(&tenant(), &TurnId::new("t1-3")).await.expect("an answer");
+    assert_eq!(unused, None);
+}
+
+/// Begins the turn, waiting for its session by asking again, as two gateways would; ends it with a reply.
+async fn run_contended(stores: &Stores, new: &NewTurn) {
+    loop {
+        match stores.sessions.begin(new, at(10), at(1_000_000)).await.expect("a verdict") {
+            Begun::Started(lease) => {
+                let lease =
+                    stores.sessions.append(&lease, &says("a step"), at(11), at(1_000_000)).await.expect("an append");
+                let reply = format!("reply to {}", new.turn);
+                stores.sessions.commit(&lease, &says(&reply), &done(&reply), at(12)).await.expect("a commit");
+                return;
+            }
+            Begun::Busy { .. } => tokio::task::yield_now().await,
+            other => unreachable!("nobody was interrupted: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_on_one_directory_write_between_each_other() {
+    const TURNS: usize = 120;
+    const SESSIONS: usize = 8;
+    let data = directory();
+    let gateways = [open_sqlite(data.path()), open_sqlite(data.path())];
+    let mut tasks = JoinSet::new();
+    for number in 0..TURNS {
+        let stores = gateways[number % 2].clone();
+        let (id, session) = (format!("t{number}"), format!("s{}", number % SESSIONS));
+        tasks.spawn(async move { run_contended(&stores, &keyed_turn(&id, &session, &id)).await });
+    }
+    tasks.join_all().await;
+    for session in 0..SESSIONS {
+        let session = format!("s{session}");
+        let messages = transcript(&gateways[0], &session).await;
+        assert_eq!(transcript(&gateways[1], &session).await, messages);
+        assert_eq!(messages.len(), 3 * TURNS / SESSIONS);
+        for (position, of_turn) in messages.chunks(3).enumerate() {
+            let id = of_turn[0].turn.as_str();
+            let texts: Vec<String> = of_turn.iter().map(|message| message.body.text()).collect();
+            assert_eq!(texts, [format!("hello from {id}"), "a step".to_owned(), format!("reply to {id}")]);
+            let seqs: Vec<usize> =
+                of_turn.iter().map(|message| usize::try_from(message.seq).expect("a small number")).collect();
+            assert_eq!(seqs, [position * 3 + 1, position * 3 + 2, position * 3 + 3]);
+        }
+    }
+    let verdict = gateways[1].audit.verify(&tenant()).await.expect("a verdict");
+    assert_eq!((verdict.rows, verdict.broken), (TURNS as u64, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_count_one_allowance() {
+    let data = directory();
+    let gateways = [open_sqlite(data.path()), open_sqlite(data.path())];
+    let limit = Limit { per_second: 1.0, burst: 29 };
+    let mut tasks = JoinSet::new();
+    for number in 0..80 {
+        let stores = gateways[number % 2].clone();
+        tasks.spawn(async move { stores.limits.take("subject", limit, at(1_000)).await.expect("a decision") });
+    }
+    let decisions = tasks.join_all().await;
+    assert_eq!(decisions.iter().filter(|decision| **decision == Decision::Allowed).count(), 30);
+}
+
+#[tokio::test]
+async fn a_lease_taken_over_by_another_process_is_fenced() {
+    let data = directory();
+    let (first, second) = (open_sqlite(data.path()), open_sqlite(data.path()));
+    let new = keyed_turn("t1", "s", "k");
+    let old = start(&first, &new, 10, 100).await;
+    let resumed = second.sessions.begin(&new, at(100), at(200)).await.expect("a verdict");
+    assert!(matches!(resumed, Begun::Resumed { .. }), "{resumed:?}");
+    let late = first.sessions.commit(&old, &says("late"), &done("late"), at(110)).await;
+    assert!(matches!(late, Err(StoreError::Fenced)), "{late:?}");
+    assert_eq!(transcript(&first, "s").await.len(), 1);
+}
+
+#[test]
+fn many_processes_may_make_a_directory_at_once() {
+    let data = directory();
+    let fresh = data.path().join("a/b/c");
+    std::thread::scope(|scope| {
+        let open = || Sqlite::open(&fresh).map(drop);
+        let opened: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        for thread in opened {
+            thread.join().expect("no panic").expect("a data directory that opens");
+        }
+    });
+    let versions: u32 = Connection::open(fresh.join("reef.sqlite"))
+        .and_then(|database| database.query_row("SELECT COUNT(*) FROM schema_versions", [], |row| row.get(0)))
+        .expect("a count");
+    assert_eq!(versions, 1);
+}
+
+#[test]
+fn a_database_of_a_newer_release_is_refused_and_left_alone() {
+    let data = directory();
+    drop(Sqlite::open(data.path()).expect("a data directory"));
+    raw(data.path()).execute("INSERT INTO schema_versions (number) VALUES (99)", []).expect("an insertion");
+    let refused = Sqlite::open(data.path()).map(drop);
+    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 1, .. })), "{refused:?}");
+    let message = refused.expect_err("refused").to_string();
+    assert!(message.ends_with(
+        "has schema version 99, but this program knows only up to 1: start the release that wrote it, or a newer one"
+    ));
+    // Nothing was left behind that keeps the newer release from writing.
+    raw(data.path()).execute("DELETE FROM schema_versions WHERE number = 99", []).expect("a deletion");
+    Sqlite::open(data.path()).map(drop).expect("a data directory");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named_and_left_alone() {
+    let data = directory();
+    let path = data.path().join("reef.sqlite");
+    std::fs::write(&path, "not a database, but somebody's letter".repeat(100)).expect("a file");
+    let refused = Sqlite::open(data.path()).map(drop);
+    assert!(matches!(&refused, Err(OpenError::Database { path: named, .. }) if *named == path), "{refused:?}");
+    assert!(std::fs::read_to_string(&path).expect("the file").starts_with("not a database"));
+}
+
+#[tokio::test]
+async fn spoilt_rate_limits_are_counted_anew() {
+    let data = directory();
+    std::fs::write(data.path().join("limits.sqlite"), "spoilt".repeat(1_000)).expect("a file");
+    let stores = open_sqlite(data.path());
+    let limit = Limit { per_second: 1.0, burst: 0 };
+    assert_eq!(stores.limits.take("subject", limit, at(1_000)).await.expect("a decision"), Decision::Allowed);
+    let denied = stores.limits.take("subject", limit, at(1_000)).await.expect("a decision");
+    assert!(matches!(denied, Decision::Denied { .. }), "{denied:?}");
+}
+
+#[tokio::test]
+async fn idle_subjects_are_forgotten() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    let limit = Limit { per_second: 1_000.0, burst: 0 };
+    for number in 0..9_000_i64 {
+        stores.limits.take(&format!("subject {number}"), limit, at(number)).await.expect("a decision");
+    }
+    let rows: i64 = Connection::open(data.path().join("limits.sqlite"))
+        .and_then(|database| database.query_row("SELECT COUNT(*) FROM limits", [], |row| row.get(0)))
+        .expect("a count");
+    assert!(rows <= 4_097, "{rows} rows");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_data() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    let data = directory();
+    let fresh = data.path().join("reef");
+    let stores = open_sqlite(&fresh);
+    run(&stores, &new_turn("t", "s"), 10).await;
+    assert_eq!(mode(&fresh), 0o700);
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(&fresh).expect("a directory") {
+        let path = file.expect("a file").path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        files.push(path);
+    }
+    assert_eq!(files.len(), 6, "two databases with their logs and indexes: {files:?}");
+}
+
+/// Five rows of one chain, `1` to `5`.
+async fn chain(stores: &Stores) {
+    let lease = start(stores, &NewTurn { audit: audit("1", 10, "a"), ..new_turn("t", "s") }, 10, 100).await;
+    let rows = ["2", "3", "4"].map(|id| audit(id, 20, "b")).to_vec();
+    let step = Step { messages: Vec::new(), audit: rows };
+    let lease = stores.sessions.append(&lease, &step, at(20), at(100)).await.expect("an append");
+    let last = Step { messages: Vec::new(), audit: vec![audit("5", 30, "c")] };
+    stores.sessions.commit(&lease, &last, &failed(ErrorKind::Internal), at(30)).await.expect("a commit");
+}
+
+#[tokio::test]
+async fn a_changed_or_missing_audit_row_is_found() {
+    let cases: [(&str, &[&str]); 7] = [
+        ("UPDATE audit SET action = 'z' WHERE id = '3'", &["3", "4"]),
+        ("UPDATE audit SET detail = '{\"row\":\"4\"}' WHERE id = '3'", &["3", "4"]),
+        ("UPDATE audit SET detail = 'no JSON' WHERE id = '5'", &["5"]),
+        ("UPDATE audit SET hash = 'z' WHERE id = '2'", &["2"]),
+        ("UPDATE audit SET previous = 'z' WHERE id = '4'", &["4", "5"]),
+        ("UPDATE audit SET principal = 'mallory', session_id = session_id WHERE id = '1'", &["1", "2"]),
+        ("DELETE FROM audit WHERE id = '3'", &["4"]),
+    ];
+    for (tampering, broken) in cases {
+        let data = directory();
+        let stores = open_sqlite(data.path());
+        chain(&stores).await;
+        assert_eq!(raw(data.path()).execute(tampering, []).expect("a change"), 1);
+        let verdict = stores.audit.verify(&tenant()).await.expect("a verdict");
+        assert_eq!(verdict.broken, broken, "{tampering}");
+        // The other rows can still be read.
+        let all = AuditFilter { limit: 10, ..AuditFilter::default() };
+        assert!(stores.audit.list(&tenant(), &all).await.expect("the audit trail").len() >= 4);
+    }
+}
+
+#[tokio::test]
+async fn a_long_trail_is_verified_and_pruned_in_pieces() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    let mut lease = start(&stores, &new_turn("t", "s"), 10, 100).await;
+    for part in 0..5_i64 {
+        let rows = (0..500).map(|number| audit(&format!("{part}-{number}"), part, "a")).collect();
+        let step = Step { messages: Vec::new(), audit: rows };
+        lease = stores.sessions.append(&lease, &step, at(20), at(100)).await.expect("an append");
+    }
+    run(&stores, &new_turn("t2", "s2"), 10).await;
+    let verdict = stores.audit.verify(&tenant()).await.expect("a verdict");
+    assert_eq!((verdict.rows, verdict.broken), (2_502, Vec::new()));
+    // The first row of each chain is from time 0.
+    assert_eq!(stores.audit.prune(&tenant(), at(4)).await.expect("a count"), 2_002);
+    let verdict = stores.audit.verify(&tenant()).await.expect("a verdict");
+    assert_eq!((verdict.rows, verdict.broken), (500, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_long_transcript_is_read_whole_and_deleted_whole() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    let lease = start(&stores, &new_turn("t", "s"), 10, 100).await;
+    let many = Step { messages: vec![says("a step").messages.remove(0); 999], audit: Vec::new() };
+    stores.sessions.commit(&lease, &many, &done("hi"), at(20)).await.expect("a commit");
+    let messages = transcript(&stores, "s").await;
+    assert_eq!(messages.iter().map(|message| message.seq).collect::<Vec<_>>(), (1..=1_000).collect::<Vec<_>>());
+    let reset = stores.index.reset(&tenant(), &SessionKey::new("s"), &SessionId::new("second"), at(30)).await;
+    assert_eq!(reset.expect("a reset").seq, 0);
+    stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    let left: i64 =
+        raw(data.path()).query_row("SELECT COUNT(*) FROM messages", [], |row| row.get(0)).expect("a count");
+    assert_eq!(left, 0);
+}
