@@ -61,13 +61,14 @@ enum Pick {
 
 fn op() -> impl Strategy<Value = Op> {
     let pick = prop_oneof![3 => Just(Pick::New), 1 => any::<usize>().prop_map(Pick::Known)];
-    let begin = (pick, 0..4_u8, prop::option::of(0..4_u8), prop::bool::weighted(0.9), any::<bool>(), 0..60_u8)
-        .prop_flat_map(|(turn, session, key, body, principal, lease)| {
-            prop::bool::weighted(0.2).prop_map(move |tenant| {
-                let turn = turn.clone();
-                Op::Begin { turn, session, key, body, principal, tenant, lease }
-            })
-        });
+    let begin =
+        (pick, 0..4_u8, prop::option::of(0..4_u8), prop::bool::weighted(0.9), any::<bool>(), 0..60_u8)
+            .prop_flat_map(|(turn, session, key, body, principal, lease)| {
+                prop::bool::weighted(0.2).prop_map(move |tenant| {
+                    let turn = turn.clone();
+                    Op::Begin { turn, session, key, body, principal, tenant, lease }
+                })
+            });
     prop_oneof![
         3 => (0..80_u16).prop_map(|millis| Op::Wait { millis }),
         9 => begin,
@@ -154,7 +155,11 @@ fn job(number: u8) -> NewJob {
         input: vec![MessageBody::user_text("hello")],
         options: RunOptions::default(),
     };
-    NewJob { id: JobId::new(format!("j{number}")), tenant: tenant(false), work: Work::Turn(Box::new(request)) }
+    NewJob {
+        id: JobId::new(format!("j{number}")),
+        tenant: tenant(false),
+        work: Work::Turn(Box::new(request)),
+    }
 }
 
 fn outcome(number: u8, now: i64) -> TurnOutcome {
@@ -235,7 +240,8 @@ impl World {
                     step.messages.push(MessageBody::assistant_text(self.fresh("step")));
                 }
                 if summary {
-                    step.messages.push(MessageBody::Summary { text: self.fresh("summary"), through: lease.seq });
+                    step.messages
+                        .push(MessageBody::Summary { text: self.fresh("summary"), through: lease.seq });
                 }
                 for _ in 0..audits {
                     step.audit.push(audit(&self.fresh("row"), self.now, "model.fallback"));
@@ -259,7 +265,8 @@ impl World {
             }
             Op::List { agents, before, limit } => {
                 let filter = SessionFilter {
-                    agents: agents.map(|mask| (0..3).filter(|bit| mask & (1 << bit) != 0).map(agent).collect()),
+                    agents: agents
+                        .map(|mask| (0..3).filter(|bit| mask & (1 << bit) != 0).map(agent).collect()),
                     user: (limit == 4).then(|| "user 2".to_owned()),
                     updated_before: before.map(ago),
                     limit: limit.into(),

@@ -64,9 +64,11 @@ async fn everything_is_there_after_a_restart() {
     let stores = open_sqlite(data.path());
     let after = (head(&stores, "s").await, transcript(&stores, "s").await, turn(&stores, "t1").await);
     assert_eq!(after, before);
-    let replayed = stores.sessions.begin(&keyed_turn("t3", "s", "k1"), at(60), at(200)).await.expect("a verdict");
+    let replayed =
+        stores.sessions.begin(&keyed_turn("t3", "s", "k1"), at(60), at(200)).await.expect("a verdict");
     assert_eq!(replayed, Begun::Replayed(Box::new(before.2)));
-    let resumed = stores.sessions.begin(&keyed_turn("t4", "s", "k2"), at(200), at(300)).await.expect("a verdict");
+    let resumed =
+        stores.sessions.begin(&keyed_turn("t4", "s", "k2"), at(200), at(300)).await.expect("a verdict");
     let lease = Lease { fence: held.fence + 1, until: at(300), ..held };
     let steps = before.1[3..].to_vec();
     assert_eq!(resumed, Begun::Resumed { lease, steps });
@@ -133,8 +135,11 @@ async fn run_contended(stores: &Stores, new: &NewTurn) {
     loop {
         match stores.sessions.begin(new, at(10), at(1_000_000)).await.expect("a verdict") {
             Begun::Started(lease) => {
-                let lease =
-                    stores.sessions.append(&lease, &says("a step"), at(11), at(1_000_000)).await.expect("an append");
+                let lease = stores
+                    .sessions
+                    .append(&lease, &says("a step"), at(11), at(1_000_000))
+                    .await
+                    .expect("an append");
                 let reply = format!("reply to {}", new.turn);
                 stores.sessions.commit(&lease, &says(&reply), &done(&reply), at(12)).await.expect("a commit");
                 return;
@@ -184,7 +189,8 @@ async fn two_processes_count_one_allowance() {
     let mut tasks = JoinSet::new();
     for number in 0..80 {
         let stores = gateways[number % 2].clone();
-        tasks.spawn(async move { stores.limits.take("subject", limit, at(1_000)).await.expect("a decision") });
+        tasks
+            .spawn(async move { stores.limits.take("subject", limit, at(1_000)).await.expect("a decision") });
     }
     let decisions = tasks.join_all().await;
     assert_eq!(decisions.iter().filter(|decision| **decision == Decision::Allowed).count(), 30);
@@ -242,7 +248,10 @@ fn a_file_that_is_no_database_is_named_and_left_alone() {
     let path = data.path().join("reef.sqlite");
     std::fs::write(&path, "not a database, but somebody's letter".repeat(100)).expect("a file");
     let refused = Sqlite::open(data.path()).map(drop);
-    assert!(matches!(&refused, Err(OpenError::Database { path: named, .. }) if *named == path), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(OpenError::Database { path: named, .. }) if *named == path),
+        "{refused:?}"
+    );
     assert!(std::fs::read_to_string(&path).expect("the file").starts_with("not a database"));
 }
 
@@ -351,7 +360,10 @@ async fn a_long_transcript_is_read_whole_and_deleted_whole() {
     let many = Step { messages: vec![says("a step").messages.remove(0); 999], audit: Vec::new() };
     stores.sessions.commit(&lease, &many, &done("hi"), at(20)).await.expect("a commit");
     let messages = transcript(&stores, "s").await;
-    assert_eq!(messages.iter().map(|message| message.seq).collect::<Vec<_>>(), (1..=1_000).collect::<Vec<_>>());
+    assert_eq!(
+        messages.iter().map(|message| message.seq).collect::<Vec<_>>(),
+        (1..=1_000).collect::<Vec<_>>()
+    );
     let reset = stores.index.reset(&tenant(), &SessionKey::new("s"), &SessionId::new("second"), at(30)).await;
     assert_eq!(reset.expect("a reset").seq, 0);
     stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");

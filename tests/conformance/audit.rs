@@ -118,7 +118,11 @@ pub(crate) async fn rows_are_listed_oldest_first_and_filtered(stores: &Stores) {
 pub(crate) async fn each_transcript_has_a_chain_of_its_own(stores: &Stores) {
     run(stores, &recorded("t1", "a", "1", 10), 10).await;
     run(stores, &recorded("t2", "b", "2", 20), 20).await;
-    stores.index.reset(&tenant(), &SessionKey::new("a"), &SessionId::new("second"), at(30)).await.expect("a reset");
+    stores
+        .index
+        .reset(&tenant(), &SessionKey::new("a"), &SessionId::new("second"), at(30))
+        .await
+        .expect("a reset");
     run(stores, &recorded("t3", "a", "3", 40), 40).await;
     stores.index.delete(&tenant(), &SessionKey::new("a")).await.expect("a deletion");
     let again = NewTurn { new_session_id: SessionId::new("third"), ..recorded("t4", "a", "4", 50) };

@@ -34,7 +34,10 @@ pub(crate) async fn sessions_are_listed_last_changed_first(stores: &Stores) {
     let held = start(stores, &new_turn("t5", "a"), 30, 100).await;
     assert_eq!(list(stores, &all()).await, ["a", "b", "c", "d"]);
     let found = stores.index.list(&tenant(), &SessionFilter { limit: 1, ..all() }).await.expect("a listing");
-    assert_eq!(found, [stores.sessions.load(&tenant(), &held.session).await.expect("a head").expect("a session")]);
+    assert_eq!(
+        found,
+        [stores.sessions.load(&tenant(), &held.session).await.expect("a head").expect("a session")]
+    );
 }
 
 pub(crate) async fn listings_are_filtered(stores: &Stores) {
@@ -140,10 +143,18 @@ pub(crate) async fn a_reset_gives_an_empty_transcript(stores: &Stores) {
     let everything = Window::newest(usize::MAX);
     assert_eq!(stores.sessions.transcript(&tenant(), &key("s"), everything).await.expect("a transcript"), []);
     // Turns from before are still known, by id and by key.
-    let replayed = stores.sessions.begin(&keyed_turn("t3", "s", "k"), at(40), at(100)).await.expect("a verdict");
+    let replayed =
+        stores.sessions.begin(&keyed_turn("t3", "s", "k"), at(40), at(100)).await.expect("a verdict");
     assert!(matches!(replayed, Begun::Replayed(ref turn) if turn.id == TurnId::new("t1")), "{replayed:?}");
     let next = start(stores, &new_turn("t4", "s"), 50, 100).await;
-    let lease = Lease { turn: TurnId::new("t4"), session_id: second, fence: 3, seq: 1, until: at(100), ..next.clone() };
+    let lease = Lease {
+        turn: TurnId::new("t4"),
+        session_id: second,
+        fence: 3,
+        seq: 1,
+        until: at(100),
+        ..next.clone()
+    };
     assert_eq!(next, lease);
     stores.sessions.commit(&next, &says("hi"), &done("hi"), at(60)).await.expect("a commit");
     // And once more.

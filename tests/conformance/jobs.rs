@@ -92,7 +92,10 @@ pub(crate) async fn the_same_job_is_enqueued_once(stores: &Stores) {
     assert_eq!(find(stores, "j").await, pending("j", 10));
     let delivery = receive_one(stores, 30, 100).await;
     stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(40)).await.expect("a settlement");
-    assert!(!stores.jobs.enqueue(&job("j"), AT_ONCE, at(50)).await.expect("an answer"), "also when it is done");
+    assert!(
+        !stores.jobs.enqueue(&job("j"), AT_ONCE, at(50)).await.expect("an answer"),
+        "also when it is done"
+    );
     assert_eq!(receive(stores, 10, 60, 100).await, []);
 }
 
@@ -142,7 +145,9 @@ pub(crate) async fn an_older_receipt_is_fenced(stores: &Stores) {
 
 pub(crate) async fn a_receipt_settles_once(stores: &Stores) {
     let retry = Outcome::Retry { after: AT_ONCE, reason: "busy".to_owned() };
-    for (id, outcome) in [("a", Outcome::Done), ("b", retry), ("c", Outcome::Dead { reason: "bad".to_owned() })] {
+    for (id, outcome) in
+        [("a", Outcome::Done), ("b", retry), ("c", Outcome::Dead { reason: "bad".to_owned() })]
+    {
         enqueue(stores, id, 10).await;
         let delivery = receive_one(stores, 20, 100).await;
         assert_eq!(delivery.job.job.id, JobId::new(id));
@@ -181,7 +186,10 @@ pub(crate) async fn a_dead_job_waits_for_its_redrive(stores: &Stores) {
     let dead = Outcome::Dead { reason: "no such agent".to_owned() };
     stores.jobs.settle(&delivery.receipt, &dead, at(30)).await.expect("a settlement");
     let found = find(stores, "j").await;
-    assert_eq!((found.state, found.attempts, found.reason.as_deref()), (JobState::Dead, 1, Some("no such agent")));
+    assert_eq!(
+        (found.state, found.attempts, found.reason.as_deref()),
+        (JobState::Dead, 1, Some("no such agent"))
+    );
     assert_eq!(receive(stores, 10, 10_000, 20_000).await, []);
     stores.jobs.redrive(&tenant(), &JobId::new("j"), at(40)).await.expect("a redrive");
     let redriven = Job { visible_at: at(40), reason: Some("no such agent".to_owned()), ..pending("j", 10) };

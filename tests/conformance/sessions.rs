@@ -1,8 +1,6 @@
 //! Turns: [`shared::session::SessionStore`].
 
-use harness::stores::{
-    at, audit, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant,
-};
+use harness::stores::{at, audit, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant};
 use serde_json::json;
 use shared::answer::AnswerKey;
 use shared::app::Stores;
@@ -10,9 +8,7 @@ use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
 use shared::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use shared::message::{Message, MessageBody, Part, ToolCall};
-use shared::session::{
-    Begun, Holder, Lease, NewTurn, Parked, Session, Step, Turn, TurnOutcome, Window,
-};
+use shared::session::{Begun, Holder, Lease, NewTurn, Parked, Session, Step, Turn, TurnOutcome, Window};
 use std::collections::BTreeSet;
 use tokio::task::JoinSet;
 
@@ -257,7 +253,10 @@ pub(crate) async fn an_interrupted_turn_is_resumed_behind_its_steps(stores: &Sto
     assert_eq!(load(stores, "s").await.seq, 5, "the input is not written again");
     assert_eq!(load(stores, "s").await.updated_at, at(30));
     assert_eq!(audit_rows(stores).await, rows);
-    assert_eq!(turn(stores, "t1").await, accepted(&NewTurn { new_session_id: lease.session_id.clone(), ..new }, 10));
+    assert_eq!(
+        turn(stores, "t1").await,
+        accepted(&NewTurn { new_session_id: lease.session_id.clone(), ..new }, 10)
+    );
     stores.sessions.commit(&lease, &says("hi"), &done("hi"), at(410)).await.expect("a commit");
     assert_eq!(turn(stores, "t1").await.outcome, Some(done("hi")));
 }
@@ -318,7 +317,10 @@ pub(crate) async fn a_turn_that_failed_for_now_runs_again_under_its_old_id(store
             ..accepted(&asked_again, 30)
         };
         assert_eq!(turn(stores, &id).await, expected);
-        assert_eq!(texts(stores, &session).await, [format!("hello from {id}"), "hello from not used".to_owned()]);
+        assert_eq!(
+            texts(stores, &session).await,
+            [format!("hello from {id}"), "hello from not used".to_owned()]
+        );
         stores.sessions.commit(&again, &says("hi"), &done("hi"), at(40)).await.expect("a commit");
         let replayed = begin(stores, &keyed_turn("t9", &session, &id), 50, 150).await;
         let ended = Turn { ended_at: Some(at(40)), outcome: Some(done("hi")), ..expected };
@@ -394,7 +396,8 @@ pub(crate) async fn tenants_do_not_see_each_other(stores: &Stores) {
     assert_eq!(stores.sessions.load(&other, &key("s")).await.expect("an answer"), None);
     assert_eq!(stores.sessions.transcript(&other, &key("s"), ALL).await.expect("an answer"), []);
     assert_eq!(stores.sessions.turn(&other, &TurnId::new("t1")).await.expect("an answer"), None);
-    let theirs = NewTurn { tenant: other.clone(), input: vec![MessageBody::user_text("x")], ..new_turn("t1", "s") };
+    let theirs =
+        NewTurn { tenant: other.clone(), input: vec![MessageBody::user_text("x")], ..new_turn("t1", "s") };
     let lease = start(stores, &theirs, 20, 100).await;
     assert_eq!((lease.seq, lease.fence), (1, 1));
     assert_eq!(texts(stores, "s").await, ["hello from t1", "reply to t1"]);
@@ -502,7 +505,9 @@ pub(crate) async fn of_many_requests_with_one_key_one_starts(stores: &Stores) {
     let verdicts = begin_all(stores, turns, 10, 100).await;
     let started: BTreeSet<String> = verdicts
         .iter()
-        .filter_map(|verdict| if let Begun::Started(lease) = verdict { Some(lease.turn.to_string()) } else { None })
+        .filter_map(
+            |verdict| if let Begun::Started(lease) = verdict { Some(lease.turn.to_string()) } else { None },
+        )
         .collect();
     assert_eq!(started.len(), 1);
     for verdict in verdicts {
@@ -550,7 +555,8 @@ pub(crate) async fn windows_are_the_newest_messages_that_fit(stores: &Stores) {
 
 pub(crate) async fn everything_comes_back_as_it_was_stored(stores: &Stores) {
     let awkward = "quote ' \" \\ 日本語 🦀 nul \0 line\r\n $1 ?1 ; -- %";
-    let call = ToolCall { id: awkward.to_owned(), name: "read".to_owned(), arguments: "{\"a\": [1, 2".to_owned() };
+    let call =
+        ToolCall { id: awkward.to_owned(), name: "read".to_owned(), arguments: "{\"a\": [1, 2".to_owned() };
     let bodies = vec![
         MessageBody::User {
             parts: vec![
