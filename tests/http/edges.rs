@@ -1,0 +1,111 @@
+//! What every answer has in common.
+
+use harness::app::{Answer, TestApp};
+use http::Method;
+use serde_json::json;
+use shared::principal::Scope;
+use std::time::Duration;
+
+fn assert_security_headers(answer: &Answer, what: &str) {
+    let seen = ["x-content-type-options", "x-frame-options", "referrer-policy", "permissions-policy"]
+        .map(|name| answer.header(name).to_owned());
+    assert_eq!(
+        seen,
+        ["nosniff", "DENY", "no-referrer", "camera=(), microphone=(self), geolocation=()"],
+        "{what}"
+    );
+    assert!(!answer.header("x-request-id").is_empty(), "{what}");
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_security_headers_errors_and_streams_included() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Chat]).await;
+    let chat = "/v1/chat/completions";
+    let stream = json!({"messages": [{"role": "user", "content": "x"}], "stream": true});
+    assert_security_headers(&app.get("/health", "").send().await, "200");
+    assert_security_headers(&app.post(chat, &token).json(&stream).await, "stream");
+    assert_security_headers(&app.post(chat, &token).body("{").await, "400");
+    assert_security_headers(&app.post(chat, "").send().await, "401");
+    assert_security_headers(&app.get("/nothing", "").send().await, "404");
+    assert_security_headers(&app.get(chat, "").send().await, "405");
+    let plain = app.get("/health", "").send().await;
+    assert_eq!(plain.header("strict-transport-security"), "");
+}
+
+#[tokio::test]
+async fn hsts_is_sent_if_the_settings_say_so() {
+    let app = TestApp::with(|config| config.gateway.hsts = Some("max-age=63072000".to_owned()));
+    let answer = app.get("/nothing", "").send().await;
+    assert_eq!(answer.header("strict-transport-security"), "max-age=63072000");
+}
+
+#[tokio::test]
+async fn an_unknown_path_and_a_wrong_method_answer_in_plain_text() {
+    let app = TestApp::new();
+    let unknown = app.get("/v1/nothing", "").send().await;
+    assert_eq!((unknown.status.as_u16(), unknown.text()), (404, "Not Found"));
+    assert!(unknown.header("content-type").starts_with("text/plain"));
+    let wrong = app.get("/v1/chat/completions", "").send().await;
+    assert_eq!((wrong.status.as_u16(), wrong.text(), wrong.header("allow")), (405, "Method Not Allowed", "POST"));
+    assert!(wrong.header("content-type").starts_with("text/plain"));
+}
+
+#[tokio::test]
+async fn a_request_keeps_a_plain_id_of_its_callers_choice() {
+    let app = TestApp::new();
+    let kept = app.get("/health", "").header("x-request-id", "trace-1.a:b_c").send().await;
+    assert_eq!(kept.header("x-request-id"), "trace-1.a:b_c");
+    for strange in ["a b", "\"x\"", &"a".repeat(129)] {
+        let answer = app.get("/health", "").header("x-request-id", strange).send().await;
+        assert_eq!(answer.header("x-request-id").len(), 26, "{strange}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused_whether_or_not_it_says_its_length() {
+    let app = TestApp::with(|config| config.gateway.max_body_bytes = 1000);
+    let token = app.token("a", &[Scope::Chat]).await;
+    let chat = "/v1/chat/completions";
+    let said = app.post(chat, &token).header("content-length", "1001").body(" ".repeat(1001)).await;
+    let pieces = futures::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(" ".repeat(100))));
+    let unsaid = app.post(chat, &token).body(axum::body::Body::from_stream(pieces)).await;
+    for answer in [said, unsaid] {
+        assert_eq!(answer.status, 413);
+        assert_eq!(
+            answer.json(),
+            json!({"error": {"message": "Payload too large", "type": "invalid_request_error",
+                "code": "payload_too_large", "param": null}})
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_takes_longer_than_30_seconds_is_given_up() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Chat]).await;
+    let started = tokio::time::Instant::now();
+    let never = futures::stream::pending::<Result<String, std::io::Error>>();
+    let answer = app.post("/v1/chat/completions", &token).body(axum::body::Body::from_stream(never)).await;
+    assert_eq!(answer.code(), (408, "request_timeout".to_owned()));
+    assert_eq!(answer.json()["error"]["message"], "Request body timeout");
+    assert_eq!(started.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_a_wrong_request() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Chat]).await;
+    let broken = futures::stream::iter([Ok("{"), Err(std::io::Error::other("gone"))]);
+    let answer = app.post("/v1/chat/completions", &token).body(axum::body::Body::from_stream(broken)).await;
+    assert_eq!(answer.code(), (400, "invalid".to_owned()));
+}
+
+#[tokio::test]
+async fn head_is_answered_where_get_is() {
+    let app = TestApp::new();
+    for path in ["/health", "/healthz", "/startup", "/startupz", "/ready", "/readyz"] {
+        let answer = app.ask(Method::HEAD, path, "").send().await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{path}");
+    }
+}

@@ -1,0 +1,142 @@
+//! `POST /tools/invoke`.
+
+use harness::app::TestApp;
+use serde_json::{Value, json};
+use shared::id::AgentId;
+use shared::principal::Scope;
+use std::time::Duration;
+
+const PATH: &str = "/tools/invoke";
+
+fn write(path: &str, content: &str) -> Value {
+    json!({"tool": "write", "args": {"path": path, "content": content}})
+}
+
+#[tokio::test]
+async fn a_tool_is_called_by_either_name_with_and_without_arguments() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Tools]).await;
+    for body in [json!({"tool": "current_time"}), json!({"name": "current_time", "args": {}, "action": "x"})] {
+        let answer = app.post(PATH, &token).json(&body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let result = answer.json();
+        assert_eq!(result["ok"], true);
+        assert_eq!(result["result"]["content"][0]["type"], "text");
+        let text = result["result"]["content"][0]["text"].as_str().expect("a text");
+        assert!(text.contains("2026-11-20"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_tool_works_in_the_workspace_of_the_agent_that_is_named() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Tools]).await;
+    let mut body = write("note.txt", "for mail");
+    body["agentId"] = "email-manager".into();
+    assert_eq!(app.post(PATH, &token).json(&body).await.status, 200);
+    let answer = app.post(PATH, &token).header("x-openclaw-agent-id", "email-manager").json(&write("b.txt", "b")).await;
+    assert_eq!(answer.status, 200);
+    let read = |path: &str| std::fs::read_to_string(app.files.path().join(path)).ok();
+    assert_eq!(read("mail/note.txt").as_deref(), Some("for mail"));
+    assert_eq!(read("mail/b.txt").as_deref(), Some("b"));
+    assert_eq!(read("main/note.txt"), None);
+}
+
+#[tokio::test]
+async fn a_tool_that_is_unknown_and_one_that_is_not_allowed_look_the_same() {
+    let app = TestApp::with(|config| config.agents[0].tools.retain(|tool| tool != "write"));
+    let token = app.token("a", &[Scope::Tools]).await;
+    for (tool, body) in [("exec", json!({"tool": "exec"})), ("write", write("a", "b"))] {
+        let answer = app.post(PATH, &token).json(&body).await;
+        let error = json!({"type": "not_found", "message": format!("Tool not available: {tool}"),
+            "code": "not_found", "param": null});
+        assert_eq!((answer.status.as_u16(), answer.json()), (404, json!({"ok": false, "error": error})));
+    }
+}
+
+#[tokio::test]
+async fn the_same_key_writes_once_and_answers_the_same() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Tools]).await;
+    let append = |key: &str| {
+        let mut body = json!({"tool": "append", "args": {"path": "log.txt", "content": "line\n"}});
+        body["idempotencyKey"] = key.into();
+        body
+    };
+    let first = app.post(PATH, &token).json(&append("k1")).await;
+    assert_eq!((first.status.as_u16(), first.header("idempotency-replayed")), (200, ""), "{}", first.text());
+    let again = app.post(PATH, &token).json(&append("k1")).await;
+    assert_eq!((again.body.clone(), again.header("idempotency-replayed")), (first.body, "true"));
+    let other = app.post(PATH, &token).json(&append("k2")).await;
+    assert_eq!(other.header("idempotency-replayed"), "");
+    let log = std::fs::read_to_string(app.files.path().join("main/log.txt")).expect("a log");
+    assert_eq!(log, "line\nline\n");
+    let mut mismatch = append("k1");
+    mismatch["args"]["content"] = "other".into();
+    assert_eq!(app.post(PATH, &token).json(&mismatch).await.code(), (422, "idempotency_mismatch".to_owned()));
+    let two = app.post(PATH, &token).header("idempotency-key", "k3").json(&append("k1")).await;
+    assert_eq!(two.code(), (400, "invalid".to_owned()));
+}
+
+#[tokio::test]
+async fn a_once_tool_that_was_interrupted_is_never_run_again_under_its_key() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Tools]).await;
+    let body = json!({"tool": "append", "args": {"path": "log.txt", "content": "x"}, "idempotencyKey": "k"});
+    // What a process leaves behind that dies between claiming the key and answering.
+    let claim = claim_of(&body);
+    let now = shared::clock::Clock::now(&*app.clock);
+    let hundred_years = Duration::from_secs(100 * 365 * 24 * 3600);
+    app.app.stores.answers.claim(&claim, now, now + hundred_years).await.expect("a claim");
+    app.clock.advance(Duration::from_secs(3600));
+    let answer = app.post(PATH, &token).json(&body).await;
+    assert_eq!(answer.code(), (409, "conflict".to_owned()));
+    assert!(!app.files.path().join("main/log.txt").exists());
+}
+
+/// The key under which the request is claimed: a caller of the port, so the fingerprint is made here anew.
+fn claim_of(body: &Value) -> shared::answer::AnswerKey {
+    use shared::id::{PrincipalId, TenantId};
+    let body = body.to_string();
+    let fingerprint = shared::audit::chain_hash(&[PATH, &body]);
+    shared::answer::AnswerKey {
+        tenant: TenantId::single(),
+        principal: PrincipalId::new("a"),
+        idempotency: shared::session::Idempotency { key: "k".to_owned(), fingerprint },
+    }
+}
+
+#[tokio::test]
+async fn a_refused_call_is_an_answer_too() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Tools]).await;
+    let body = json!({"tool": "read", "args": {"path": "../secret"}, "idempotencyKey": "k"});
+    let first = app.post(PATH, &token).json(&body).await;
+    assert_eq!(first.code(), (400, "invalid".to_owned()));
+    assert_eq!(first.json()["ok"], false);
+    let again = app.post(PATH, &token).json(&body).await;
+    assert_eq!((again.code(), again.header("idempotency-replayed")), (first.code(), "true"));
+    assert_eq!(again.body, first.body);
+}
+
+#[tokio::test]
+async fn a_dry_run_only_looks() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Tools]).await;
+    let mut body = write("a.txt", "b");
+    body["dryRun"] = true.into();
+    assert_eq!(app.post(PATH, &token).json(&body).await.json(), json!({"ok": true, "dryRun": true}));
+    assert!(!app.files.path().join("main/a.txt").exists());
+    body["tool"] = "exec".into();
+    assert_eq!(app.post(PATH, &token).json(&body).await.code(), (404, "not_found".to_owned()));
+}
+
+#[tokio::test]
+async fn a_token_for_another_agent_may_not_use_this_ones_tools() {
+    let app = TestApp::new();
+    let mail = vec![AgentId::new("email-manager")];
+    let token = app.token_with("a", &[Scope::Tools], |token| token.agents = Some(mail)).await;
+    let answer = app.post(PATH, &token).json(&json!({"tool": "current_time"})).await;
+    assert_eq!(answer.code(), (403, "forbidden".to_owned()));
+    assert_eq!(answer.json()["ok"], false);
+}
