@@ -84,14 +84,16 @@ async fn a_token_is_taken_from_its_own_networks_only() {
     let from = async |peer: &str| app.get(MODELS, &token).from(peer).send().await;
     assert_eq!(from("192.0.2.7").await.status, 200);
     assert_eq!(from("198.51.100.7").await.code(), (403, "forbidden".to_owned()));
-    let forwarded = app.get(MODELS, &token).from("10.0.0.1").header("x-forwarded-for", "192.0.2.7").send().await;
+    let forwarded =
+        app.get(MODELS, &token).from("10.0.0.1").header("x-forwarded-for", "192.0.2.7").send().await;
     assert_eq!(forwarded.status, 200);
 }
 
 #[tokio::test]
 async fn every_route_names_the_scope_that_is_missing() {
     let app = TestApp::new();
-    let token = app.token_with("a", &[], |token| token.limit = Some(Limit { per_second: 1e6, burst: 100 })).await;
+    let token =
+        app.token_with("a", &[], |token| token.limit = Some(Limit { per_second: 1e6, burst: 100 })).await;
     let body = json!({"messages": [{"role": "user", "content": "x"}], "input": "x", "tool": "x", "message": "x", "text": "x"});
     let routes = [
         ("POST", "/v1/chat/completions", "chat"),
@@ -143,7 +145,8 @@ async fn a_token_for_one_agent_sees_and_uses_no_other() {
     let mail = vec![AgentId::new("email-manager")];
     let token = app.token_with("a", &[Scope::Chat], |token| token.agents = Some(mail)).await;
     let models = app.get(MODELS, &token).send().await.json();
-    let ids: Vec<_> = models["data"].as_array().expect("a list").iter().map(|model| model["id"].clone()).collect();
+    let ids: Vec<_> =
+        models["data"].as_array().expect("a list").iter().map(|model| model["id"].clone()).collect();
     assert_eq!(ids, ["openclaw/email-manager"]);
     for (model, code) in [("openclaw", 403), ("openclaw/main", 403), ("openclaw/email-manager", 200)] {
         let body = json!({"model": model, "messages": [{"role": "user", "content": "x"}]});
@@ -227,7 +230,8 @@ async fn a_token_over_plain_http_from_another_host_is_refused() {
 async fn forwarded_addresses_are_believed_of_trusted_proxies_only() {
     let app = behind_a_proxy();
     let token = app.token("a", &[Scope::Chat]).await;
-    for (peer, header) in [("192.0.2.7", "x-forwarded-for"), ("127.0.0.1", "x-real-ip"), ("::1", "forwarded")] {
+    for (peer, header) in [("192.0.2.7", "x-forwarded-for"), ("127.0.0.1", "x-real-ip"), ("::1", "forwarded")]
+    {
         let answer = app.get(MODELS, &token).from(peer).header(header, "10.0.0.9").send().await;
         assert_eq!(answer.code(), (403, "proxy_attribution_required".to_owned()), "{peer} {header}");
         assert_eq!(answer.json()["error"]["type"], "proxy_attribution_required");

@@ -47,7 +47,10 @@ async fn an_unknown_path_and_a_wrong_method_answer_in_plain_text() {
     assert_eq!((unknown.status.as_u16(), unknown.text()), (404, "Not Found"));
     assert!(unknown.header("content-type").starts_with("text/plain"));
     let wrong = app.get("/v1/chat/completions", "").send().await;
-    assert_eq!((wrong.status.as_u16(), wrong.text(), wrong.header("allow")), (405, "Method Not Allowed", "POST"));
+    assert_eq!(
+        (wrong.status.as_u16(), wrong.text(), wrong.header("allow")),
+        (405, "Method Not Allowed", "POST")
+    );
     assert!(wrong.header("content-type").starts_with("text/plain"));
 }
 

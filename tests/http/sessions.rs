@@ -181,7 +181,9 @@ async fn a_deleted_session_is_gone() {
     say(&app, &token, "agent:main:d", "Hello").await;
     let gone = app.ask(Method::DELETE, "/v1/sessions/agent:main:d", &token).send().await;
     assert_eq!(gone.json(), json!({"id": "agent:main:d", "object": "session.deleted", "deleted": true}));
-    for (method, path) in [(Method::GET, ""), (Method::DELETE, ""), (Method::GET, "/transcript"), (Method::POST, "/reset")] {
+    for (method, path) in
+        [(Method::GET, ""), (Method::DELETE, ""), (Method::GET, "/transcript"), (Method::POST, "/reset")]
+    {
         let answer = app.ask(method, &format!("/v1/sessions/agent:main:d{path}"), &token).send().await;
         assert_eq!(answer.code(), (404, "not_found".to_owned()), "{path}");
     }
@@ -194,13 +196,15 @@ async fn a_session_at_work_is_neither_reset_nor_deleted() {
     hold(&app, "agent:main:b").await;
     let shown = app.get("/v1/sessions/agent:main:b", &token).send().await.json();
     assert_eq!(shown["turn"], "turn-at-work");
-    let reset = app.post("/v1/sessions/agent:main:b/reset", &token).header("idempotency-key", "k").send().await;
+    let reset =
+        app.post("/v1/sessions/agent:main:b/reset", &token).header("idempotency-key", "k").send().await;
     let deleted = app.ask(Method::DELETE, "/v1/sessions/agent:main:b", &token).send().await;
     for answer in [&reset, &deleted] {
         assert_eq!(answer.code(), (409, "conflict".to_owned()));
         assert_eq!(answer.header("retry-after"), "1");
     }
-    let again = app.post("/v1/sessions/agent:main:b/reset", &token).header("idempotency-key", "k").send().await;
+    let again =
+        app.post("/v1/sessions/agent:main:b/reset", &token).header("idempotency-key", "k").send().await;
     assert_eq!(again.header("idempotency-replayed"), "", "a refusal that can pass is not kept");
 }
 
@@ -224,7 +228,13 @@ async fn hold(app: &TestApp, session: &str) {
         idempotency: None,
         input: vec![MessageBody::user_text("x")],
         options: Value::Null,
-        audit: NewAudit { id: "row".to_owned(), at: now, principal, action: "turn.accepted".to_owned(), detail: Value::Null },
+        audit: NewAudit {
+            id: "row".to_owned(),
+            at: now,
+            principal,
+            action: "turn.accepted".to_owned(),
+            detail: Value::Null,
+        },
     };
     let begun = app.app.stores.sessions.begin(&turn, now, now + Duration::from_secs(90)).await;
     begun.expect("a turn at work");
@@ -262,7 +272,9 @@ async fn a_turn_is_shown_to_its_principal_and_to_the_scope_sessions_alone() {
     );
     assert_eq!(app.get(&path, &reader).send().await.json(), shown);
     assert_eq!(app.get(&path, &other).send().await.code(), (404, "not_found".to_owned()));
-    for wrong in [format!("/v1/sessions/agent:main:u/turns/{turn}"), "/v1/sessions/agent:main:t/turns/x".to_owned()] {
+    for wrong in
+        [format!("/v1/sessions/agent:main:u/turns/{turn}"), "/v1/sessions/agent:main:t/turns/x".to_owned()]
+    {
         assert_eq!(app.get(&wrong, &reader).send().await.code(), (404, "not_found".to_owned()), "{wrong}");
     }
 }

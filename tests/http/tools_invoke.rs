@@ -16,7 +16,8 @@ fn write(path: &str, content: &str) -> Value {
 async fn a_tool_is_called_by_either_name_with_and_without_arguments() {
     let app = TestApp::new();
     let token = app.token("a", &[Scope::Tools]).await;
-    for body in [json!({"tool": "current_time"}), json!({"name": "current_time", "args": {}, "action": "x"})] {
+    for body in [json!({"tool": "current_time"}), json!({"name": "current_time", "args": {}, "action": "x"})]
+    {
         let answer = app.post(PATH, &token).json(&body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let result = answer.json();
@@ -34,7 +35,11 @@ async fn a_tool_works_in_the_workspace_of_the_agent_that_is_named() {
     let mut body = write("note.txt", "for mail");
     body["agentId"] = "email-manager".into();
     assert_eq!(app.post(PATH, &token).json(&body).await.status, 200);
-    let answer = app.post(PATH, &token).header("x-openclaw-agent-id", "email-manager").json(&write("b.txt", "b")).await;
+    let answer = app
+        .post(PATH, &token)
+        .header("x-openclaw-agent-id", "email-manager")
+        .json(&write("b.txt", "b"))
+        .await;
     assert_eq!(answer.status, 200);
     let read = |path: &str| std::fs::read_to_string(app.files.path().join(path)).ok();
     assert_eq!(read("mail/note.txt").as_deref(), Some("for mail"));
