@@ -1,6 +1,8 @@
 //! What the model providers send and understand: golden requests, replayed streams, failures, retries – all without
 //! a vendor, over a loopback socket where a socket matters.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 #[path = "providers/golden.rs"]
 mod golden;
 #[path = "providers/replay.rs"]

@@ -329,13 +329,14 @@ mod tests {
 
     #[test]
     fn a_wish_to_wait_is_read_as_seconds_milliseconds_or_a_date() {
-        let date = ("date", "Fri, 20 Nov 2026 10:00:00 GMT");
-        let cases: [(&[(&'static str, &'static str)], Option<Duration>); 9] = [
+        const DATE: (&str, &str) = ("date", "Fri, 20 Nov 2026 10:00:00 GMT");
+        type Pairs = &'static [(&'static str, &'static str)];
+        let cases: [(Pairs, Option<Duration>); 9] = [
             (&[("retry-after", "7")], Some(Duration::from_secs(7))),
             (&[("retry-after", " 1.5 ")], Some(Duration::from_millis(1500))),
             (&[("retry-after-ms", "250"), ("retry-after", "1")], Some(Duration::from_millis(250))),
-            (&[("retry-after", "Fri, 20 Nov 2026 10:01:30 GMT"), date], Some(Duration::from_secs(90))),
-            (&[("retry-after", "Fri, 20 Nov 2026 09:59:00 GMT"), date], Some(Duration::ZERO)),
+            (&[("retry-after", "Fri, 20 Nov 2026 10:01:30 GMT"), DATE], Some(Duration::from_secs(90))),
+            (&[("retry-after", "Fri, 20 Nov 2026 09:59:00 GMT"), DATE], Some(Duration::ZERO)),
             (&[("retry-after", "Fri, 20 Nov 2026 10:01:30 GMT")], None),
             (&[("retry-after", "-3")], None),
             (&[("retry-after", "soon")], None),
