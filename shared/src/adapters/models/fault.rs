@@ -73,6 +73,12 @@ impl Fault {
         Self { source: Some(Box::new(error.without_url())), ..Self::new(failure, log) }
     }
 
+    /// This host cannot make calls at all: it has no certificate authorities.
+    pub fn of_host(error: reqwest::Error) -> Self {
+        let log = "no TLS on this host; are its CA certificates installed?";
+        Self { source: Some(Box::new(error.without_url())), ..Self::new(ModelFailure::Network, log) }
+    }
+
     /// The error for a caller of this model, all secrets blotted out.
     pub fn told(self, model: &ModelRef, secrets: &[Secret]) -> ModelError {
         let sentence = match self.failure {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -42,54 +43,79 @@ pub trait Protocol: Send + Unpin + 'static {
     fn end(&mut self, out: &mut VecDeque<ModelEvent>) -> Result<(), Fault>;
 }
 
-/// The HTTP clients of a process: one for all providers that want the same timeouts.
+/// The HTTP clients of a process: one for all providers that want the same of it.
 #[derive(Debug, Default)]
-pub struct Clients(BTreeMap<(Duration, Duration, bool, bool), reqwest::Client>);
+pub struct Clients(BTreeMap<Wants, Arc<LazyClient>>);
+
+/// What a provider wants of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Wants {
+    connect_timeout: Duration,
+    read_timeout: Duration,
+    tls: bool,
+    /// The address is this host's own. A proxy named by the environment is for the outside world.
+    local: bool,
+}
 
 impl Clients {
-    /// The client for a provider at this address.
-    ///
-    /// # Errors
-    /// This host has no certificate authorities, and the address is `https`.
-    fn get(
-        &mut self,
-        config: &ProviderConfig,
-        url: &reqwest::Url,
-    ) -> Result<reqwest::Client, reqwest::Error> {
-        let tls = url.scheme() == "https";
-        // A proxy named by the environment is for the outside world.
+    fn get(&mut self, config: &ProviderConfig, url: &reqwest::Url) -> Arc<LazyClient> {
         let local = url.host_str().is_some_and(|host| {
             let host = host.trim_matches(['[', ']']);
             host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
         });
-        let key = (config.connect_timeout, config.read_timeout, tls, local);
-        if let Some(client) = self.0.get(&key) {
+        let ProviderConfig { connect_timeout, read_timeout, .. } = *config;
+        let wants = Wants { connect_timeout, read_timeout, tls: url.scheme() == "https", local };
+        self.0
+            .entry(wants)
+            .or_insert_with(|| Arc::new(LazyClient { wants, client: Mutex::default() }))
+            .clone()
+    }
+}
+
+/// A client that is made by the first call: with TLS it reads the host's certificate authorities, which costs more
+/// time than all the rest of a start.
+#[derive(Debug)]
+struct LazyClient {
+    wants: Wants,
+    client: Mutex<Option<reqwest::Client>>,
+}
+
+impl LazyClient {
+    fn get(&self) -> Result<reqwest::Client, Fault> {
+        let mut made = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*made {
             return Ok(client.clone());
         }
+        let client = self.wants.client().map_err(Fault::of_host)?;
+        Ok(made.insert(client).clone())
+    }
+}
+
+impl Wants {
+    /// The authorities are the host's: a company's own proxy or model server has its certificate from the company.
+    fn client(self) -> Result<reqwest::Client, reqwest::Error> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("reef/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.read_timeout)
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false);
-        if local {
+        if self.local {
             builder = builder.no_proxy();
         }
-        if !tls {
+        if !self.tls {
             // No authorities to load: a local model must work on a host that has none.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder.build()?;
-        self.0.insert(key, client.clone());
-        Ok(client)
+        builder.build()
     }
 }
 
 /// Where a provider's calls go, and with which headers.
 pub struct Endpoint {
-    client: reqwest::Client,
+    client: Arc<LazyClient>,
     url: reqwest::Url,
     headers: HeaderMap,
     secrets: Vec<Secret>,
@@ -147,12 +173,7 @@ impl Endpoint {
             value.set_sensitive(true);
             all.insert(name, value);
         }
-        let client = clients.get(config, &url).map_err(|error| {
-            (
-                "baseUrl",
-                format!("no TLS on this host (are its CA certificates installed?): {}", root_cause(&error)),
-            )
-        })?;
+        let client = clients.get(config, &url);
         let secrets = config.api_key.iter().chain(config.headers.values()).cloned().collect();
         Ok(Self { client, url, headers: all, secrets })
     }
@@ -185,7 +206,7 @@ impl Endpoint {
 
     async fn send(&self, body: &impl Serialize) -> Result<reqwest::Response, Fault> {
         let body = serde_json::to_vec(body).map_err(|error| Fault::protocol(error.to_string()))?;
-        let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        let request = self.client.get()?.post(self.url.clone()).headers(self.headers.clone()).body(body);
         let mut response = request.send().await.map_err(Fault::of_client)?;
         let kind =
             response.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
@@ -207,15 +228,6 @@ impl Endpoint {
         let error = VendorError::from_body(&body);
         Err(Fault::of_vendor(Some(status.as_u16()), Some(response.headers()), &error))
     }
-}
-
-/// The innermost error: it says what is wrong, the outer ones only where.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// The model's events in a stream of bytes. Ends after the stop event, or an error.
