@@ -109,7 +109,7 @@ fn lists(words: &str, wanted: &str) -> bool {
 }
 
 /// Crates that a process's entry point may not name: what they do has a home in `shared`.
-const NOT_FOR_FUNCTIONS: [&str; 3] = ["axum", "rusqlite", "reqwest"];
+const NOT_FOR_FUNCTIONS: [&str; 2] = ["rusqlite", "reqwest"];
 
 /// Words that say nothing, or that mean something else here.
 const WORDS_TO_AVOID: [&str; 11] = [
