@@ -95,7 +95,12 @@ impl Site {
 
     /// Starts serving on a port of its own choice, with these environment variables.
     pub fn serve(&self, environment: &[(&str, &str)]) -> Process {
-        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        self.start(&["serve", "--listen", "127.0.0.1:0"], environment)
+    }
+
+    /// Starts the program, with these environment variables.
+    pub fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = self.command(arguments);
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Process::start(command)
     }

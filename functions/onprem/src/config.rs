@@ -6,7 +6,7 @@ use crate::host::{self, HostArgs};
 use crate::output::{self, OutputArgs};
 use clap::Subcommand;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `reef config …`
 #[derive(Debug, Subcommand)]
@@ -26,14 +26,14 @@ pub(crate) enum ConfigCommand {
 
 pub(crate) fn run(command: ConfigCommand, host: &HostArgs) -> Result<(), Fault> {
     match command {
-        ConfigCommand::Check { file, output } => check(file, output, host),
+        ConfigCommand::Check { file, output } => check(file.as_deref(), output, host),
         ConfigCommand::Show => Ok(output::json(&host.config()?.show())?),
         ConfigCommand::Schema => Ok(output::json(&shared::config::schema())?),
     }
 }
 
-fn check(file: Option<PathBuf>, output: OutputArgs, host: &HostArgs) -> Result<(), Fault> {
-    let (name, loaded) = match file.as_ref().or(host.config.as_ref()) {
+fn check(file: Option<&Path>, output: OutputArgs, host: &HostArgs) -> Result<(), Fault> {
+    let (name, loaded) = match file.or(host.config.as_deref()) {
         Some(file) => (file.display().to_string(), host::load(file, host.demo)?),
         None => ("the built-in example agents".to_owned(), Ok(examples::config(&host.data)?)),
     };

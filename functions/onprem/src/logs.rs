@@ -47,6 +47,11 @@ pub(crate) fn start() -> Result<Logs, Fault> {
         let lines = tracing_subscriber::fmt::layer().event_format(JsonLines).fmt_fields(JsonFields::new());
         registry.with(lines.with_writer(writer)).init();
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or("unknown");
+        tracing::error!(target: "error", { place, cause = message }, "a panic: this is a bug of Reef");
+    }));
     Ok(Logs { guard: Some(guard), dropped })
 }
 
