@@ -108,49 +108,65 @@ async fn bad_bytes_are_named_and_bad_json_says_where() {
 
 #[tokio::test]
 async fn chat_fields_of_a_wrong_type_are_named() {
-    check(CHAT, vec![
-        (chat("model", json!(5)), 400, "invalid", "model"),
-        (chat("user", json!(["u"])), 400, "invalid", "user"),
-        (chat("messages", json!("x")), 400, "invalid", "messages"),
-        (chat("messages", json!({"role": "user"})), 400, "invalid", "messages"),
-        (chat("stream", json!("yes")), 400, "invalid", "stream"),
-        (chat("stream", json!(1)), 400, "invalid", "stream"),
-        (chat("stream_options", json!(true)), 400, "invalid", "stream_options"),
-        (chat("stream_options", json!({"include_usage": "x"})), 400, "invalid", "stream_options.include_usage"),
-        (chat("tools", json!({})), 400, "invalid", "tools"),
-        (saying(json!([5])), 400, "invalid", "messages[0]"),
-        (saying(json!([{"content": "x"}])), 400, "invalid", "messages[0]"),
-        (saying(json!([{"role": 7, "content": "x"}])), 400, "invalid", "messages[0].role"),
-        (saying(json!([{"role": "user", "content": 7}])), 400, "invalid", "messages[0].content"),
-        (saying(json!([{"role": "user", "content": {"a": 1}}])), 400, "invalid", "messages[0].content"),
-        (saying(json!([{"role": "user", "content": [7]}])), 400, "invalid", "messages[0].content[0]"),
-        (saying(json!([{"role": "user", "content": [{"type": "text", "text": 7}]}])), 400, "invalid", "messages[0].content[0].text"),
-    ])
+    check(
+        CHAT,
+        vec![
+            (chat("model", json!(5)), 400, "invalid", "model"),
+            (chat("user", json!(["u"])), 400, "invalid", "user"),
+            (chat("messages", json!("x")), 400, "invalid", "messages"),
+            (chat("messages", json!({"role": "user"})), 400, "invalid", "messages"),
+            (chat("stream", json!("yes")), 400, "invalid", "stream"),
+            (chat("stream", json!(1)), 400, "invalid", "stream"),
+            (chat("stream_options", json!(true)), 400, "invalid", "stream_options"),
+            (
+                chat("stream_options", json!({"include_usage": "x"})),
+                400,
+                "invalid",
+                "stream_options.include_usage",
+            ),
+            (chat("tools", json!({})), 400, "invalid", "tools"),
+            (saying(json!([5])), 400, "invalid", "messages[0]"),
+            (saying(json!([{"content": "x"}])), 400, "invalid", "messages[0]"),
+            (saying(json!([{"role": 7, "content": "x"}])), 400, "invalid", "messages[0].role"),
+            (saying(json!([{"role": "user", "content": 7}])), 400, "invalid", "messages[0].content"),
+            (saying(json!([{"role": "user", "content": {"a": 1}}])), 400, "invalid", "messages[0].content"),
+            (saying(json!([{"role": "user", "content": [7]}])), 400, "invalid", "messages[0].content[0]"),
+            (
+                saying(json!([{"role": "user", "content": [{"type": "text", "text": 7}]}])),
+                400,
+                "invalid",
+                "messages[0].content[0].text",
+            ),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn chat_numbers_out_of_range_are_named() {
-    check(CHAT, vec![
-        (chat("temperature", json!(2.01)), 400, "invalid", "temperature"),
-        (chat("temperature", json!(-0.1)), 400, "invalid", "temperature"),
-        (chat("temperature", json!("hot")), 400, "invalid", "temperature"),
-        (chat("top_p", json!(1.5)), 400, "invalid", "top_p"),
-        (chat("top_p", json!([])), 400, "invalid", "top_p"),
-        (chat("frequency_penalty", json!(-2.5)), 400, "invalid", "frequency_penalty"),
-        (chat("presence_penalty", json!(3)), 400, "invalid", "presence_penalty"),
-        (chat("max_tokens", json!(0)), 400, "invalid", "max_tokens"),
-        (chat("max_tokens", json!(-1)), 400, "invalid", "max_tokens"),
-        (chat("max_tokens", json!(1.5)), 400, "invalid", "max_tokens"),
-        (chat("max_tokens", json!(9_007_199_254_740_992_u64)), 400, "invalid", "max_tokens"),
-        (chat("max_completion_tokens", json!("10")), 400, "invalid", "max_completion_tokens"),
-        (chat("seed", json!(1.25)), 400, "invalid", "seed"),
-        (chat("seed", json!(u64::MAX)), 400, "invalid", "seed"),
-        (chat("seed", json!("1")), 400, "invalid", "seed"),
-        (chat("stop", json!(["a", "b", "c", "d", "e"])), 400, "invalid", "stop"),
-        (chat("stop", json!([1])), 400, "invalid", "stop"),
-        (chat("stop", json!(7)), 400, "invalid", "stop"),
-    ])
+    check(
+        CHAT,
+        vec![
+            (chat("temperature", json!(2.01)), 400, "invalid", "temperature"),
+            (chat("temperature", json!(-0.1)), 400, "invalid", "temperature"),
+            (chat("temperature", json!("hot")), 400, "invalid", "temperature"),
+            (chat("top_p", json!(1.5)), 400, "invalid", "top_p"),
+            (chat("top_p", json!([])), 400, "invalid", "top_p"),
+            (chat("frequency_penalty", json!(-2.5)), 400, "invalid", "frequency_penalty"),
+            (chat("presence_penalty", json!(3)), 400, "invalid", "presence_penalty"),
+            (chat("max_tokens", json!(0)), 400, "invalid", "max_tokens"),
+            (chat("max_tokens", json!(-1)), 400, "invalid", "max_tokens"),
+            (chat("max_tokens", json!(1.5)), 400, "invalid", "max_tokens"),
+            (chat("max_tokens", json!(9_007_199_254_740_992_u64)), 400, "invalid", "max_tokens"),
+            (chat("max_completion_tokens", json!("10")), 400, "invalid", "max_completion_tokens"),
+            (chat("seed", json!(1.25)), 400, "invalid", "seed"),
+            (chat("seed", json!(u64::MAX)), 400, "invalid", "seed"),
+            (chat("seed", json!("1")), 400, "invalid", "seed"),
+            (chat("stop", json!(["a", "b", "c", "d", "e"])), 400, "invalid", "stop"),
+            (chat("stop", json!([1])), 400, "invalid", "stop"),
+            (chat("stop", json!(7)), 400, "invalid", "stop"),
+        ],
+    )
     .await;
     let app = TestApp::new();
     let token = anything(&app).await;
@@ -196,66 +212,96 @@ async fn pictures_that_cannot_be_taken_are_refused() {
         .collect();
     let url = "messages[0].content[0].image_url.url";
     let large = format!("data:image/png;base64,{}", "A".repeat(14 * 1024 * 1024));
-    check(CHAT, vec![
-        (picture("https://example.com/a.png"), 400, "invalid", url),
-        (picture("http://169.254.169.254/latest/meta-data"), 400, "invalid", url),
-        (picture("file:///etc/passwd"), 400, "invalid", url),
-        (picture(""), 400, "invalid", url),
-        (picture("data:image/png,rawbytes"), 400, "invalid", url),
-        (picture("data:image/svg+xml;base64,AAEC"), 400, "invalid", url),
-        (picture("data:text/html;base64,AAEC"), 400, "invalid", url),
-        (picture("data:image/png;base64,not base64!"), 400, "invalid", url),
-        (picture("data:image/png;base64,AAE"), 400, "invalid", url),
-        (picture("data:image/png;base64,"), 400, "invalid", url),
-        (picture(&large), 400, "invalid", url),
-        (saying(json!([{"role": "user", "content": nine}])), 400, "invalid", "messages[0].content[8].image_url.url"),
-        (saying(json!([{"role": "user", "content": [{"type": "image_url"}]}])), 400, "invalid", "messages[0].content[0].image_url"),
-        (saying(json!([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}])), 400, "invalid", "messages[0].content[0].image_url"),
-    ])
+    check(
+        CHAT,
+        vec![
+            (picture("https://example.com/a.png"), 400, "invalid", url),
+            (picture("http://169.254.169.254/latest/meta-data"), 400, "invalid", url),
+            (picture("file:///etc/passwd"), 400, "invalid", url),
+            (picture(""), 400, "invalid", url),
+            (picture("data:image/png,rawbytes"), 400, "invalid", url),
+            (picture("data:image/svg+xml;base64,AAEC"), 400, "invalid", url),
+            (picture("data:text/html;base64,AAEC"), 400, "invalid", url),
+            (picture("data:image/png;base64,not base64!"), 400, "invalid", url),
+            (picture("data:image/png;base64,AAE"), 400, "invalid", url),
+            (picture("data:image/png;base64,"), 400, "invalid", url),
+            (picture(&large), 400, "invalid", url),
+            (
+                saying(json!([{"role": "user", "content": nine}])),
+                400,
+                "invalid",
+                "messages[0].content[8].image_url.url",
+            ),
+            (
+                saying(json!([{"role": "user", "content": [{"type": "image_url"}]}])),
+                400,
+                "invalid",
+                "messages[0].content[0].image_url",
+            ),
+            (
+                saying(json!([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}])),
+                400,
+                "invalid",
+                "messages[0].content[0].image_url",
+            ),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn tools_that_cannot_be_offered_are_refused() {
-    let many: Vec<_> = (0..129).map(|n| json!({"type": "function", "function": {"name": format!("f{n}")}})).collect();
+    let many: Vec<_> =
+        (0..129).map(|n| json!({"type": "function", "function": {"name": format!("f{n}")}})).collect();
     let one = json!([{"type": "function", "function": {"name": "f"}}]);
     let choosing = |choice: Value| {
         let mut body = chat("tools", one.clone());
         body["tool_choice"] = choice;
         body
     };
-    check(CHAT, vec![
-        (chat("tools", json!([{"type": "web_search"}])), 400, "invalid", "tools[0].type"),
-        (chat("tools", json!([{"type": "function"}])), 400, "invalid", "tools[0].function"),
-        (tool(json!({})), 400, "invalid", "tools[0].function"),
-        (tool(json!({"name": ""})), 400, "invalid", "tools[0].function.name"),
-        (tool(json!({"name": "bad name"})), 400, "invalid", "tools[0].function.name"),
-        (tool(json!({"name": "f".repeat(65)})), 400, "invalid", "tools[0].function.name"),
-        (tool(json!({"name": "f", "parameters": []})), 400, "invalid", "tools[0].function.parameters"),
-        (chat("tools", json!([one[0], one[0]])), 400, "invalid", "tools[1].function.name"),
-        (chat("tools", json!(many)), 400, "invalid", "tools"),
-        (chat("tool_choice", json!("required")), 400, "invalid", "tool_choice"),
-        (choosing(json!("sometimes")), 400, "invalid", "tool_choice"),
-        (choosing(json!(7)), 400, "invalid", "tool_choice"),
-        (choosing(json!({"type": "function", "function": {"name": "g"}})), 400, "invalid", "tool_choice"),
-        (choosing(json!({"type": "function"})), 400, "invalid", "tool_choice"),
-        (chat("response_format", json!({"type": "xml"})), 400, "invalid", "response_format.type"),
-        (chat("response_format", json!("json")), 400, "invalid", "response_format.type"),
-        (chat("response_format", json!({"type": "json_schema"})), 400, "invalid", "response_format.json_schema"),
-    ])
+    check(
+        CHAT,
+        vec![
+            (chat("tools", json!([{"type": "web_search"}])), 400, "invalid", "tools[0].type"),
+            (chat("tools", json!([{"type": "function"}])), 400, "invalid", "tools[0].function"),
+            (tool(json!({})), 400, "invalid", "tools[0].function"),
+            (tool(json!({"name": ""})), 400, "invalid", "tools[0].function.name"),
+            (tool(json!({"name": "bad name"})), 400, "invalid", "tools[0].function.name"),
+            (tool(json!({"name": "f".repeat(65)})), 400, "invalid", "tools[0].function.name"),
+            (tool(json!({"name": "f", "parameters": []})), 400, "invalid", "tools[0].function.parameters"),
+            (chat("tools", json!([one[0], one[0]])), 400, "invalid", "tools[1].function.name"),
+            (chat("tools", json!(many)), 400, "invalid", "tools"),
+            (chat("tool_choice", json!("required")), 400, "invalid", "tool_choice"),
+            (choosing(json!("sometimes")), 400, "invalid", "tool_choice"),
+            (choosing(json!(7)), 400, "invalid", "tool_choice"),
+            (choosing(json!({"type": "function", "function": {"name": "g"}})), 400, "invalid", "tool_choice"),
+            (choosing(json!({"type": "function"})), 400, "invalid", "tool_choice"),
+            (chat("response_format", json!({"type": "xml"})), 400, "invalid", "response_format.type"),
+            (chat("response_format", json!("json")), 400, "invalid", "response_format.type"),
+            (
+                chat("response_format", json!({"type": "json_schema"})),
+                400,
+                "invalid",
+                "response_format.json_schema",
+            ),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn unknown_agents_and_models_are_refused() {
-    check(CHAT, vec![
-        (chat("model", json!("gpt-4o")), 400, "invalid", "model"),
-        (chat("model", json!("openclaw/")), 400, "invalid", "model"),
-        (chat("model", json!("openclaw/nope")), 400, "invalid", "model"),
-        (chat("model", json!("openclaw/../main")), 400, "invalid", "model"),
-        (chat("model", json!("agent:-x")), 400, "invalid", "model"),
-        (chat("model", json!("x".repeat(100_000))), 400, "invalid", "model"),
-    ])
+    check(
+        CHAT,
+        vec![
+            (chat("model", json!("gpt-4o")), 400, "invalid", "model"),
+            (chat("model", json!("openclaw/")), 400, "invalid", "model"),
+            (chat("model", json!("openclaw/nope")), 400, "invalid", "model"),
+            (chat("model", json!("openclaw/../main")), 400, "invalid", "model"),
+            (chat("model", json!("agent:-x")), 400, "invalid", "model"),
+            (chat("model", json!("x".repeat(100_000))), 400, "invalid", "model"),
+        ],
+    )
     .await;
     let app = TestApp::new();
     let token = anything(&app).await;
@@ -306,24 +352,27 @@ async fn headers_that_mean_nothing_or_too_much_are_refused() {
 
 #[tokio::test]
 async fn tool_calls_that_cannot_be_made_are_refused() {
-    check(TOOLS, vec![
-        (json!({}), 400, "invalid", "name"),
-        (json!({"tool": ""}), 400, "invalid", "name"),
-        (json!({"tool": 7}), 400, "invalid", "tool"),
-        (json!({"tool": "exec"}), 404, "not_found", ""),
-        (json!({"tool": "read", "args": []}), 400, "invalid", "args"),
-        (json!({"tool": "read", "args": {}}), 400, "invalid", "args"),
-        (json!({"tool": "read", "args": {"path": 7}}), 400, "invalid", "args"),
-        (json!({"tool": "read", "args": {"path": "../../etc/passwd"}}), 400, "invalid", ""),
-        (json!({"tool": "read", "args": {"path": "/etc/passwd"}}), 400, "invalid", ""),
-        (json!({"tool": "write", "args": {"path": "a/../../b", "content": "x"}}), 400, "invalid", ""),
-        (json!({"tool": "write", "args": {"path": "AGENTS.md", "content": "x"}}), 400, "invalid", ""),
-        (json!({"tool": "read", "agentId": "nope"}), 400, "invalid", "model"),
-        (json!({"tool": "read", "sessionKey": "cron:x"}), 400, "invalid", "sessionKey"),
-        (json!({"tool": "read", "sessionKey": "agent:email-manager:main"}), 400, "invalid", "sessionKey"),
-        (json!({"tool": "read", "idempotencyKey": ""}), 400, "invalid", "idempotencyKey"),
-        (json!({"tool": "read", "dryRun": "yes"}), 400, "invalid", "dryRun"),
-    ])
+    check(
+        TOOLS,
+        vec![
+            (json!({}), 400, "invalid", "name"),
+            (json!({"tool": ""}), 400, "invalid", "name"),
+            (json!({"tool": 7}), 400, "invalid", "tool"),
+            (json!({"tool": "exec"}), 404, "not_found", ""),
+            (json!({"tool": "read", "args": []}), 400, "invalid", "args"),
+            (json!({"tool": "read", "args": {}}), 400, "invalid", "args"),
+            (json!({"tool": "read", "args": {"path": 7}}), 400, "invalid", "args"),
+            (json!({"tool": "read", "args": {"path": "../../etc/passwd"}}), 400, "invalid", ""),
+            (json!({"tool": "read", "args": {"path": "/etc/passwd"}}), 400, "invalid", ""),
+            (json!({"tool": "write", "args": {"path": "a/../../b", "content": "x"}}), 400, "invalid", ""),
+            (json!({"tool": "write", "args": {"path": "AGENTS.md", "content": "x"}}), 400, "invalid", ""),
+            (json!({"tool": "read", "agentId": "nope"}), 400, "invalid", "model"),
+            (json!({"tool": "read", "sessionKey": "cron:x"}), 400, "invalid", "sessionKey"),
+            (json!({"tool": "read", "sessionKey": "agent:email-manager:main"}), 400, "invalid", "sessionKey"),
+            (json!({"tool": "read", "idempotencyKey": ""}), 400, "invalid", "idempotencyKey"),
+            (json!({"tool": "read", "dryRun": "yes"}), 400, "invalid", "dryRun"),
+        ],
+    )
     .await;
     let app = TestApp::new();
     let token = anything(&app).await;
@@ -338,30 +387,36 @@ async fn hooks_that_make_no_work_are_refused() {
         body[field] = value;
         body
     };
-    check(HOOK, vec![
-        (json!({}), 400, "invalid", "message"),
-        (hook("message", json!("  ")), 400, "invalid", "message"),
-        (hook("message", json!(7)), 400, "invalid", "message"),
-        (hook("name", json!("a\nb")), 400, "invalid", "name"),
-        (hook("name", json!("n".repeat(101))), 400, "invalid", "name"),
-        (hook("agentId", json!("nope")), 400, "invalid", "model"),
-        (hook("sessionKey", json!("subagent:x")), 400, "invalid", "sessionKey"),
-        (hook("sessionKey", json!("")), 400, "invalid", "sessionKey"),
-        (hook("sessionMode", json!("shared")), 400, "invalid", "sessionMode"),
-        (hook("timeoutSeconds", json!(0)), 400, "invalid", "timeoutSeconds"),
-        (hook("timeoutSeconds", json!(-1)), 400, "invalid", "timeoutSeconds"),
-        (hook("timeoutSeconds", json!(601)), 400, "invalid", "timeoutSeconds"),
-        (hook("model", json!("nobody/nothing")), 404, "not_found", ""),
-        (hook("channel", json!("a b")), 400, "invalid", "channel"),
-        (hook("idempotencyKey", json!("a b")), 400, "invalid", "idempotencyKey"),
-        (hook("waitForCompletion", json!("yes")), 400, "invalid", "waitForCompletion"),
-    ])
+    check(
+        HOOK,
+        vec![
+            (json!({}), 400, "invalid", "message"),
+            (hook("message", json!("  ")), 400, "invalid", "message"),
+            (hook("message", json!(7)), 400, "invalid", "message"),
+            (hook("name", json!("a\nb")), 400, "invalid", "name"),
+            (hook("name", json!("n".repeat(101))), 400, "invalid", "name"),
+            (hook("agentId", json!("nope")), 400, "invalid", "model"),
+            (hook("sessionKey", json!("subagent:x")), 400, "invalid", "sessionKey"),
+            (hook("sessionKey", json!("")), 400, "invalid", "sessionKey"),
+            (hook("sessionMode", json!("shared")), 400, "invalid", "sessionMode"),
+            (hook("timeoutSeconds", json!(0)), 400, "invalid", "timeoutSeconds"),
+            (hook("timeoutSeconds", json!(-1)), 400, "invalid", "timeoutSeconds"),
+            (hook("timeoutSeconds", json!(601)), 400, "invalid", "timeoutSeconds"),
+            (hook("model", json!("nobody/nothing")), 404, "not_found", ""),
+            (hook("channel", json!("a b")), 400, "invalid", "channel"),
+            (hook("idempotencyKey", json!("a b")), 400, "invalid", "idempotencyKey"),
+            (hook("waitForCompletion", json!("yes")), 400, "invalid", "waitForCompletion"),
+        ],
+    )
     .await;
-    check(WAKE, vec![
-        (json!({}), 400, "invalid", "text"),
-        (json!({"text": "x", "mode": "later"}), 400, "invalid", "mode"),
-        (json!({"text": "x", "sessionKey": "acp:x"}), 400, "invalid", "sessionKey"),
-    ])
+    check(
+        WAKE,
+        vec![
+            (json!({}), 400, "invalid", "text"),
+            (json!({"text": "x", "mode": "later"}), 400, "invalid", "mode"),
+            (json!({"text": "x", "sessionKey": "acp:x"}), 400, "invalid", "sessionKey"),
+        ],
+    )
     .await;
     let app = TestApp::new();
     let token = anything(&app).await;

@@ -27,11 +27,50 @@ const ROUTES: [(&str, &str); 13] = [
 
 /// Words that mean something somewhere.
 const WORDS: [&str; 44] = [
-    "model", "messages", "role", "content", "user", "assistant", "tool", "system", "type", "text", "image_url", "url",
-    "data:image/png;base64,AAEC", "stream", "stream_options", "include_usage", "tools", "function", "name",
-    "parameters", "tool_choice", "required", "auto", "tool_calls", "tool_call_id", "id", "arguments", "temperature",
-    "max_tokens", "stop", "seed", "response_format", "json_schema", "input", "instructions", "previous_response_id",
-    "message", "args", "read", "path", "agentId", "sessionKey", "openclaw", "demo/echo",
+    "model",
+    "messages",
+    "role",
+    "content",
+    "user",
+    "assistant",
+    "tool",
+    "system",
+    "type",
+    "text",
+    "image_url",
+    "url",
+    "data:image/png;base64,AAEC",
+    "stream",
+    "stream_options",
+    "include_usage",
+    "tools",
+    "function",
+    "name",
+    "parameters",
+    "tool_choice",
+    "required",
+    "auto",
+    "tool_calls",
+    "tool_call_id",
+    "id",
+    "arguments",
+    "temperature",
+    "max_tokens",
+    "stop",
+    "seed",
+    "response_format",
+    "json_schema",
+    "input",
+    "instructions",
+    "previous_response_id",
+    "message",
+    "args",
+    "read",
+    "path",
+    "agentId",
+    "sessionKey",
+    "openclaw",
+    "demo/echo",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -53,7 +92,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 64, 6, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..6).prop_map(Value::from),
-            vec((word(), inner), 0..8).prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
+            vec((word(), inner), 0..8)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
         ]
     })
 }
@@ -81,10 +121,15 @@ fn almost_right() -> impl Strategy<Value = Value> {
 fn places(value: &Value, here: &str) -> Vec<String> {
     let below: Vec<(String, &Value)> = match value {
         Value::Object(fields) => fields.iter().map(|(key, value)| (format!("{here}/{key}"), value)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(at, value)| (format!("{here}/{at}"), value)).collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(at, value)| (format!("{here}/{at}"), value)).collect()
+        }
         _ => Vec::new(),
     };
-    below.into_iter().flat_map(|(path, value)| std::iter::once(path.clone()).chain(places(value, &path))).collect()
+    below
+        .into_iter()
+        .flat_map(|(path, value)| std::iter::once(path.clone()).chain(places(value, &path)))
+        .collect()
 }
 
 fn body() -> impl Strategy<Value = Vec<u8>> {
@@ -97,14 +142,26 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 
 /// What a client may put behind a path, percent-encoded or not.
 fn tail() -> impl Strategy<Value = String> {
-    prop_oneof!["[a-zA-Z0-9:%&=._~-]{0,40}", "(limit|before|agent|user)=[a-z0-9%:-]{0,20}", "(%[0-9A-F]{2}){0,12}"]
+    prop_oneof![
+        "[a-zA-Z0-9:%&=._~-]{0,40}",
+        "(limit|before|agent|user)=[a-z0-9%:-]{0,20}",
+        "(%[0-9A-F]{2}){0,12}"
+    ]
 }
 
 fn header() -> impl Strategy<Value = (String, Vec<u8>)> {
     let names = [
-        "idempotency-key", "x-openclaw-agent-id", "x-openclaw-session-key", "x-openclaw-model",
-        "x-openclaw-message-channel", "x-request-id", "x-forwarded-for", "forwarded", "content-length",
-        "authorization", "x-api-key",
+        "idempotency-key",
+        "x-openclaw-agent-id",
+        "x-openclaw-session-key",
+        "x-openclaw-model",
+        "x-openclaw-message-channel",
+        "x-request-id",
+        "x-forwarded-for",
+        "forwarded",
+        "content-length",
+        "authorization",
+        "x-api-key",
     ];
     // Header values that a server lets through: no control characters but the tab.
     let byte = prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff];
@@ -120,8 +177,12 @@ struct Shot {
 }
 
 fn shot() -> impl Strategy<Value = Shot> {
-    (0..ROUTES.len(), tail(), vec(header(), 0..3), body())
-        .prop_map(|(route, tail, headers, body)| Shot { route, tail, headers, body })
+    (0..ROUTES.len(), tail(), vec(header(), 0..3), body()).prop_map(|(route, tail, headers, body)| Shot {
+        route,
+        tail,
+        headers,
+        body,
+    })
 }
 
 async fn fire(app: &TestApp, token: &str, shot: &Shot) -> Result<(), TestCaseError> {
