@@ -23,7 +23,7 @@ pub(crate) struct ChatArgs {
     /// Which agent; default: the first one
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
-    /// Which session; default: agent:<ID>:main
+    /// Which session; default: `agent:<ID>:main`
     #[arg(long, value_name = "KEY")]
     session: Option<String>,
     /// Say this, print the answer and end; without it standard input is read
