@@ -219,6 +219,11 @@ async fn an_error_within_a_stream_and_a_cut_come_after_the_words_before_them() {
     }
 }
 
+/// What must end within a minute of the paused clock.
+async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), call).await.expect("an end within a minute")
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_before_and_within_an_answer_ends_at_the_limit() {
     for (api, wire) in BOTH {
@@ -227,7 +232,7 @@ async fn silence_before_and_within_an_answer_ends_at_the_limit() {
         let begun = Instant::now();
 
         vendor.answer(Answer::Silence(Gate::new()));
-        let error = events(&*provider, &hello()).await.unwrap_err();
+        let error = in_time(events(&*provider, &hello())).await.unwrap_err();
         assert_eq!((error.failure, begun.elapsed().as_secs()), (ModelFailure::Timeout, 10), "{wire:?}");
 
         // Silence is what counts, not the whole time.
@@ -238,7 +243,7 @@ async fn silence_before_and_within_an_answer_ends_at_the_limit() {
         let mut stream = provider.stream(&hello()).await.unwrap();
         let mut words = Vec::new();
         let error = loop {
-            match stream.next().await.unwrap() {
+            match in_time(stream.next()).await.unwrap() {
                 Ok(ModelEvent::Text(word)) => words.push(word),
                 Ok(_) => {}
                 Err(error) => break error,
