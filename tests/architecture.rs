@@ -55,20 +55,20 @@ const LAYERS: &[Layer] = &[
         name: "settings",
         modules: "config config::*",
         sees: "concepts tools",
-        crates: "jiff json5 schemars serde_path_to_error std::env std::fs strsim",
+        crates: "jiff json5 schemars serde_path_to_error strsim",
     },
     Layer { name: "app", modules: "app", sees: "concepts metrics settings", crates: "" },
     Layer {
         name: "turns",
         modules: "agent::* worker worker::*",
         sees: "concepts metrics settings workspace app",
-        crates: "lru tokio tokio_util tracing",
+        crates: "tokio tokio_util tracing",
     },
     Layer {
         name: "http",
         modules: "http http::*",
         sees: "concepts metrics settings app",
-        crates: "axum base64 bytes getrandom http http_body http_body_util lru serde_path_to_error tokio tracing \
+        crates: "axum base64 bytes http_body http_body_util lru serde_path_to_error tokio tracing \
                  ulid utoipa",
     },
     Layer { name: "adapters", modules: "adapters", sees: "", crates: "" },
@@ -77,13 +77,13 @@ const LAYERS: &[Layer] = &[
         name: "models",
         modules: "adapters::models adapters::models::*",
         sees: "concepts settings",
-        crates: "base64 bytes eventsource_stream http jiff reqwest tokio tracing",
+        crates: "bytes http jiff reqwest tokio",
     },
     Layer {
         name: "onprem",
         modules: "adapters::onprem adapters::onprem::*",
         sees: "concepts",
-        crates: "rusqlite std::fs tokio tracing",
+        crates: "rusqlite std::fs",
     },
 ];
 
@@ -260,8 +260,21 @@ fn functions_only_wire() {
 }
 
 #[test]
-fn every_layer_sees_layers_that_exist() {
+fn no_layer_lists_what_it_does_not_use() {
+    let files = parsed(&root().join("shared/src"));
+    let mut found = Vec::new();
     for layer in LAYERS {
+        let own: Vec<_> = files
+            .iter()
+            .filter(|file| layer_of(&file.module).is_some_and(|of| of.name == layer.name))
+            .collect();
+        assert!(!own.is_empty(), "nobody lives in {}", layer.name);
+        for name in layer.crates.split_whitespace() {
+            let used = own.iter().any(|file| file.paths.iter().any(|path| starts_with(path, name)));
+            if !used {
+                found.push(format!("{} lists {name}", layer.name));
+            }
+        }
         for seen in layer.sees.split_whitespace() {
             assert!(
                 LAYERS.iter().any(|other| other.name == seen),
@@ -270,6 +283,22 @@ fn every_layer_sees_layers_that_exist() {
             );
         }
     }
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn every_dependency_of_the_library_is_used() {
+    let manifest = fs::read_to_string(root().join("shared/Cargo.toml")).unwrap();
+    let (_, rest) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let (dependencies, _) = rest.split_once("\n[").unwrap();
+    let names = dependencies.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
+    let names: BTreeSet<_> =
+        names.filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect();
+    assert!(names.contains("serde"), "the dependencies were not found: {names:?}");
+    let files = parsed(&root().join("shared/src"));
+    let used =
+        |name: &&String| files.iter().any(|file| file.paths.iter().any(|path| starts_with(path, name)));
+    assert_eq!(names.iter().filter(|name| !used(name)).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

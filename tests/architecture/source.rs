@@ -71,7 +71,7 @@ struct Reader {
 
 impl Reader {
     /// `self`, `super` and `crate` as a path from the crate's root.
-    fn from_root(&self, path: Vec<String>) -> Vec<String> {
+    fn in_the_crate(&self, path: Vec<String>) -> Vec<String> {
         let mut here = self.here.clone();
         let mut rest = path.as_slice();
         let mut relative = false;
@@ -90,7 +90,7 @@ impl Reader {
     }
 
     fn add(&mut self, path: Vec<String>) {
-        let path = self.from_root(path);
+        let path = self.in_the_crate(path);
         self.raw.push(path);
     }
 
@@ -115,7 +115,7 @@ impl Reader {
     }
 
     fn add_alias(&mut self, name: Option<String>, path: Vec<String>) {
-        let path = self.from_root(path);
+        let path = self.in_the_crate(path);
         if let Some(name) = name {
             self.aliases.insert(name, path.clone());
         }
@@ -173,6 +173,17 @@ impl<'ast> Visit<'ast> for Reader {
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
         self.add_tokens(call.tokens.clone());
         visit::visit_macro(self, call);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        let lint =
+            ["allow", "deny", "expect", "forbid", "warn"].iter().any(|name| attribute.path().is_ident(name));
+        if let syn::Meta::List(list) = &attribute.meta
+            && !lint
+        {
+            self.add_tokens(list.tokens.clone());
+        }
+        visit::visit_attribute(self, attribute);
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
