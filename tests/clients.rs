@@ -1,6 +1,8 @@
 //! The stock OpenAI clients, in Python and in Node, and the acceptance cases of the Open Responses specification,
 //! against the real binary. What they check is in `tests/clients`.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+
 use harness::process::Site;
 use serde_json::json;
 use std::path::{Path, PathBuf};
