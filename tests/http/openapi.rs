@@ -3,6 +3,7 @@
 use harness::app::TestApp;
 use serde_json::Value;
 use shared::http::openapi::document;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Set this variable to write the document anew.
@@ -36,4 +37,14 @@ async fn the_document_is_served_without_a_token_and_every_path_in_it_exists() {
             assert!(![404, 405].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
         }
     }
+}
+
+#[test]
+fn every_operation_has_an_id_of_its_own() {
+    let document: Value = serde_json::from_str(&document()).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths").values();
+    let operations = paths.flat_map(|methods| methods.as_object().expect("methods").values());
+    let ids: Vec<_> = operations.map(|operation| operation["operationId"].as_str().expect("an id")).collect();
+    let different: BTreeSet<_> = ids.iter().collect();
+    assert_eq!(different.len(), ids.len(), "{ids:?}");
 }

@@ -33,7 +33,7 @@ const ARGUMENTS_SLICE: usize = 256;
 
 /// Runs a turn and answers with its reply, whole or streamed.
 #[utoipa::path(
-    post, path = "/v1/chat/completions", tag = "turns",
+    post, path = "/v1/chat/completions", operation_id = "createChatCompletion", tag = "turns",
     request_body = ChatRequest,
     params(super::openapi::IdempotencyKey, super::openapi::Routing),
     responses(

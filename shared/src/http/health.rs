@@ -62,14 +62,14 @@ fn uptime_ms(gateway: &Gateway) -> u64 {
 }
 
 /// The process is alive; also at `/healthz`.
-#[utoipa::path(get, path = "/health", tag = "health", security(()), responses((status = 200, body = Live)))]
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "health", security(()), responses((status = 200, body = Live)))]
 pub(super) async fn live() -> Response {
     json(StatusCode::OK, &Live { ok: true, status: "live" })
 }
 
 /// The process has started; also at `/startupz`.
 #[utoipa::path(
-    get, path = "/startup", tag = "health", security(()),
+    get, path = "/startup", operation_id = "startup", tag = "health", security(()),
     responses((status = 200, body = Started), (status = 503, body = Started)),
 )]
 pub(super) async fn started(State(gateway): State<Arc<Gateway>>) -> Response {
@@ -82,7 +82,7 @@ pub(super) async fn started(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Traffic may come; also at `/readyz`.
 #[utoipa::path(
-    get, path = "/ready", tag = "health", security(()),
+    get, path = "/ready", operation_id = "ready", tag = "health", security(()),
     responses((status = 200, body = Ready), (status = 503, body = Ready)),
 )]
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {

@@ -128,7 +128,7 @@ pub(super) struct WakeHookAccepted {
 
 /// Hands an agent a message. Accepted means stored: the answer comes before the turn has run.
 #[utoipa::path(
-    post, path = "/hooks/agent", tag = "hooks",
+    post, path = "/hooks/agent", operation_id = "hookAgent", tag = "hooks",
     request_body = AgentHook, params(super::openapi::IdempotencyKey),
     responses((status = 200, body = AgentHookAccepted), (status = "4XX", body = super::openapi::ErrorBody)),
 )]
@@ -144,7 +144,7 @@ pub(super) async fn agent(
 
 /// Tells an agent's main session that something happened.
 #[utoipa::path(
-    post, path = "/hooks/wake", tag = "hooks",
+    post, path = "/hooks/wake", operation_id = "hookWake", tag = "hooks",
     request_body = WakeHook, params(super::openapi::IdempotencyKey),
     responses((status = 200, body = WakeHookAccepted), (status = "4XX", body = super::openapi::ErrorBody)),
 )]

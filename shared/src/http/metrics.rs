@@ -16,7 +16,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything that is counted, for callers on this host and for the scope `metrics`.
 #[utoipa::path(
-    get, path = "/metrics", tag = "metrics",
+    get, path = "/metrics", operation_id = "scrapeMetrics", tag = "metrics",
     responses(
         (status = 200, body = String, content_type = "text/plain"),
         (status = "4XX", body = super::openapi::ErrorBody),

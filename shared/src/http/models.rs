@@ -45,7 +45,7 @@ impl Model {
 
 /// Lists the agents as models.
 #[utoipa::path(
-    get, path = "/v1/models", tag = "models",
+    get, path = "/v1/models", operation_id = "listModels", tag = "models",
     responses((status = 200, body = ModelList), (status = "4XX", body = super::openapi::ErrorBody)),
 )]
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller) -> Result<Response, ApiError> {
@@ -63,7 +63,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller) ->
 
 /// One agent as a model.
 #[utoipa::path(
-    get, path = "/v1/models/{id}", tag = "models",
+    get, path = "/v1/models/{id}", operation_id = "getModel", tag = "models",
     params(("id" = String, Path, description = "The model's id; `openclaw/<agentId>` may be percent-encoded")),
     responses((status = 200, body = Model), (status = "4XX", body = super::openapi::ErrorBody)),
 )]

@@ -43,7 +43,7 @@ const LONGEST_ENQUEUE: Duration = Duration::from_secs(30);
 
 /// Runs a turn and answers with its response, whole, streamed, or – in the background – queued.
 #[utoipa::path(
-    post, path = "/v1/responses", tag = "turns",
+    post, path = "/v1/responses", operation_id = "createResponse", tag = "turns",
     request_body = CreateResponse,
     params(super::openapi::IdempotencyKey, super::openapi::Routing),
     responses(
@@ -85,7 +85,7 @@ pub(super) async fn create(
 
 /// A response as it stands now: queued, at work, or ended.
 #[utoipa::path(
-    get, path = "/v1/responses/{id}", tag = "turns",
+    get, path = "/v1/responses/{id}", operation_id = "getResponse", tag = "turns",
     params(("id" = String, Path, description = "`resp_` and the turn's id")),
     responses(
         (status = 200, body = Response),

@@ -131,7 +131,7 @@ pub(super) async fn find(gateway: &Gateway, caller: &Caller, key: &str) -> Resul
 
 /// Lists sessions, last changed first.
 #[utoipa::path(
-    get, path = "/v1/sessions", tag = "sessions", params(ListQuery),
+    get, path = "/v1/sessions", operation_id = "listSessions", tag = "sessions", params(ListQuery),
     responses((status = 200, body = Page<SessionView>), (status = "4XX", body = super::openapi::ErrorBody)),
 )]
 pub(super) async fn list(
@@ -195,7 +195,7 @@ async fn behind_cursor(
 
 /// One session.
 #[utoipa::path(
-    get, path = "/v1/sessions/{key}", tag = "sessions",
+    get, path = "/v1/sessions/{key}", operation_id = "getSession", tag = "sessions",
     params(("key" = String, Path, description = "The session's key, percent-encoded")),
     responses((status = 200, body = SessionView), (status = "4XX", body = super::openapi::ErrorBody)),
 )]
@@ -223,7 +223,7 @@ fn at_work(error: StoreError) -> ApiError {
 
 /// Gives the session a new, empty transcript.
 #[utoipa::path(
-    post, path = "/v1/sessions/{key}/reset", tag = "sessions",
+    post, path = "/v1/sessions/{key}/reset", operation_id = "resetSession", tag = "sessions",
     params(("key" = String, Path, description = "The session's key, percent-encoded"), super::openapi::IdempotencyKey),
     responses((status = 200, body = SessionView), (status = "4XX", body = super::openapi::ErrorBody)),
 )]
@@ -264,7 +264,7 @@ pub(super) struct Deleted {
 
 /// Deletes the session with all its transcripts and turns; the audit trail stays.
 #[utoipa::path(
-    delete, path = "/v1/sessions/{key}", tag = "sessions",
+    delete, path = "/v1/sessions/{key}", operation_id = "deleteSession", tag = "sessions",
     params(("key" = String, Path, description = "The session's key, percent-encoded")),
     responses((status = 200, body = Deleted), (status = "4XX", body = super::openapi::ErrorBody)),
 )]

@@ -79,7 +79,7 @@ pub(super) struct ToolAnswer {
 
 /// Calls a tool.
 #[utoipa::path(
-    post, path = "/tools/invoke", tag = "tools",
+    post, path = "/tools/invoke", operation_id = "invokeTool", tag = "tools",
     request_body = InvokeRequest, params(super::openapi::IdempotencyKey),
     responses((status = 200, body = Invoked), (status = "4XX", body = super::openapi::ErrorBody)),
 )]

@@ -121,7 +121,7 @@ pub(super) struct TranscriptQuery {
 
 /// The newest messages of the session's present transcript, oldest first; earlier ones with `before`.
 #[utoipa::path(
-    get, path = "/v1/sessions/{key}/transcript", tag = "sessions",
+    get, path = "/v1/sessions/{key}/transcript", operation_id = "getTranscript", tag = "sessions",
     params(("key" = String, Path, description = "The session's key, percent-encoded"), TranscriptQuery),
     responses((status = 200, body = Page<MessageView>), (status = "4XX", body = super::openapi::ErrorBody)),
 )]

@@ -144,7 +144,7 @@ impl TurnView {
 
 /// One turn, for callers with the scope `sessions`, and for whoever started it.
 #[utoipa::path(
-    get, path = "/v1/sessions/{key}/turns/{id}", tag = "sessions",
+    get, path = "/v1/sessions/{key}/turns/{id}", operation_id = "getTurn", tag = "sessions",
     params(
         ("key" = String, Path, description = "The session's key, percent-encoded"),
         ("id" = String, Path, description = "The turn's id, as in `x-reef-turn-id` or a hook's `runId`"),
