@@ -1,5 +1,7 @@
 //! The command line, as users and scripts meet it: the real binary on a real disk.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
+
 use harness::client::Client;
 use harness::process::{Process, Signal, Site};
 use harness::vendor::{Answer, Gate, Step, Stream, Vendor};

@@ -1,5 +1,7 @@
 //! `openclaw.json`: what is read, in which dialects, and what is said of a file that is wrong.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
+
 use serde_json::{Value, json};
 use shared::agent::{Agent, Resources, TurnLimits};
 use shared::config::{
