@@ -82,6 +82,29 @@ async fn the_first_start_prints_an_admin_token_and_no_later_one_does() {
 }
 
 #[tokio::test]
+async fn a_server_whose_output_nobody_reads_serves_and_keeps_no_token_that_nobody_saw() {
+    let site = demo_site();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut server = Command::new(REEF)
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .env("REEF_DATA", site.path("data"))
+        .env("REEF_CONFIG", site.path("openclaw.json"))
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.stderr.take().unwrap()));
+    let warned = lines.next().unwrap().unwrap();
+    assert!(warned.contains("none could be shown"), "{warned}");
+    let started = lines.next().unwrap().unwrap();
+    assert!(started.contains("\"started\""), "{started}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(site.json(&["token", "list", "--json"]).await, json!([]));
+}
+
+#[tokio::test]
 async fn without_settings_the_guides_four_agents_are_served_and_the_start_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
@@ -420,6 +443,11 @@ async fn agents_are_listed_with_what_they_may_use() {
             "workspace": site.path("two"),
         })
     );
+    // Where no vendor's key is known, the list is as good.
+    let keyless = Site::new(REEF, &json!({"agents": [{"id": "a", "model": "anthropic/x"}]}));
+    assert_eq!(keyless.json(&["agents", "list", "--json"]).await[0]["model"], "anthropic/x");
+    assert_eq!(failure(&keyless, &["config", "check"]).await.0, 1);
+
     let table = stdout(&site.run(&["agents", "list"]).await);
     let rows: Vec<_> = table.lines().map(|line| line.split("  ").next().unwrap()).collect();
     assert_eq!(rows, ["ID", "one", "two"]);

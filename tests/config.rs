@@ -116,6 +116,17 @@ fn a_missing_key_stops_the_start_with_its_path_and_the_remedy() {
 }
 
 #[test]
+fn settings_can_be_looked_at_where_no_key_is() {
+    let written = FARM.replacen('{', r#"{models: {providers: {anthropic: {apiKey: "${NOT_SET}"}}},"#, 1);
+    for text in [FARM, &written] {
+        let config = Config::inspect(text, Path::new("/etc/reef"), &nothing).unwrap();
+        let expected = ProviderConfig { api_key: None, ..anthropic() };
+        assert_eq!(config.providers, BTreeMap::from([("anthropic".to_owned(), expected)]));
+        assert_eq!(config.agents, load(FARM).agents);
+    }
+}
+
+#[test]
 fn demo_puts_every_agent_on_the_demo_model_and_leaves_no_other_provider() {
     let text = r#"{
         agents: {
@@ -374,8 +385,8 @@ fn a_variable_that_is_not_set_matters_only_where_it_is_used() {
     assert_eq!(
         problems(&text("spare/x")),
         [
-            "models.providers.spare.baseUrl: the environment variable SPARE_URL is not set",
-            "models.providers.spare.apiKey: the environment variable SPARE_KEY is not set",
+            "models.providers.spare.baseUrl: the environment variable SPARE_URL is not set; set it where Reef starts",
+            "models.providers.spare.apiKey: the environment variable SPARE_KEY is not set; set it where Reef starts",
         ]
     );
 }

@@ -90,7 +90,16 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the file, each with its path.
     pub fn load(text: &str, base_dir: &Path, env: Env<'_>, demo: bool) -> Result<Self, Problems> {
-        load::load(text, base_dir, env, demo)
+        let models = if demo { load::Models::Demo } else { load::Models::AsWritten { keys: true } };
+        load::load(text, base_dir, env, models)
+    }
+
+    /// Like [`Config::load`], for looking at the settings only: vendors' keys may be missing where this runs.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn inspect(text: &str, base_dir: &Path, env: Env<'_>) -> Result<Self, Problems> {
+        load::load(text, base_dir, env, load::Models::AsWritten { keys: false })
     }
 
     /// The settings as a file in our own form would say them: complete, and with `[redacted]` for every secret.

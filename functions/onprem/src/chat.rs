@@ -2,7 +2,7 @@
 
 use crate::examples;
 use crate::fault::Fault;
-use crate::host::HostArgs;
+use crate::host::{HostArgs, Purpose};
 use crate::output::{self, OutputArgs};
 use crate::site::{self, Site, Wrap};
 use clap::Args;
@@ -34,7 +34,7 @@ pub(crate) struct ChatArgs {
 }
 
 pub(crate) fn run(args: &ChatArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
-    let config = host.config()?;
+    let config = host.config(Purpose::Run)?;
     if host.config.is_none() {
         examples::write_workspaces(&host.data)?;
     }

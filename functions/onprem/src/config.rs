@@ -2,7 +2,7 @@
 
 use crate::examples;
 use crate::fault::Fault;
-use crate::host::{self, HostArgs};
+use crate::host::{self, HostArgs, Purpose};
 use crate::output::{self, OutputArgs};
 use clap::Subcommand;
 use serde_json::json;
@@ -27,14 +27,14 @@ pub(crate) enum ConfigCommand {
 pub(crate) fn run(command: ConfigCommand, host: &HostArgs) -> Result<(), Fault> {
     match command {
         ConfigCommand::Check { file, output } => check(file.as_deref(), output, host),
-        ConfigCommand::Show => Ok(output::json(&host.config()?.show())?),
+        ConfigCommand::Show => Ok(output::json(&host.config(Purpose::Look)?.show())?),
         ConfigCommand::Schema => Ok(output::json(&shared::config::schema())?),
     }
 }
 
 fn check(file: Option<&Path>, output: OutputArgs, host: &HostArgs) -> Result<(), Fault> {
     let (name, loaded) = match file.or(host.config.as_deref()) {
-        Some(file) => (file.display().to_string(), host::load(file, host.demo)?),
+        Some(file) => (file.display().to_string(), host::load(file, host.demo, Purpose::Run)?),
         None => ("the built-in example agents".to_owned(), Ok(examples::config(&host.data)?)),
     };
     if output.json {

@@ -23,16 +23,32 @@ pub(crate) struct HostArgs {
     pub(crate) demo: bool,
 }
 
-/// An environment variable of this process.
+/// An environment variable of this process. Where `TZ` is not set, the host's own zone stands for it.
 pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let value = std::env::var(name).ok();
+    if name == "TZ" && value.as_ref().is_none_or(String::is_empty) { host_zone() } else { value }
+}
+
+/// The name behind `/etc/localtime`: a link into the zones' folder on most systems.
+fn host_zone() -> Option<String> {
+    let target = std::fs::read_link("/etc/localtime").ok()?;
+    Some(target.to_str()?.split_once("zoneinfo/")?.1.to_owned())
+}
+
+/// What settings are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To run turns: everything must be there.
+    Run,
+    /// To look at them: the vendors' keys may be known to the server only.
+    Look,
 }
 
 impl HostArgs {
     /// The settings, checked.
-    pub(crate) fn config(&self) -> Result<Config, Fault> {
+    pub(crate) fn config(&self, purpose: Purpose) -> Result<Config, Fault> {
         match &self.config {
-            Some(file) => load(file, self.demo)?
+            Some(file) => load(file, self.demo, purpose)?
                 .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems))),
             None => examples::config(&self.data),
         }
@@ -41,27 +57,19 @@ impl HostArgs {
     /// The time zone to show times in. Commands that need nothing else of the settings must work even while those are
     /// wrong.
     pub(crate) fn time_zone(&self) -> TimeZone {
-        let name = match &self.config {
-            // Missing keys of vendors are no matter here.
-            Some(file) => load(file, true).ok().and_then(Result::ok).map(|config| config.time_zone),
-            None => examples::config(&self.data).ok().map(|config| config.time_zone),
-        };
-        if name.is_none() {
+        let Ok(config) = self.config(Purpose::Look) else {
             let note =
                 "reef: the settings cannot be read, so times are shown in UTC; see `reef config check`";
             let _ = writeln!(io::stderr().lock(), "{note}");
-        }
-        time_zone(name.as_deref().unwrap_or("UTC"))
+            return TimeZone::UTC;
+        };
+        // The check of the settings knows the same names.
+        TimeZone::get(&config.time_zone).unwrap_or(TimeZone::UTC)
     }
 }
 
-/// The zone of a name that the settings' check has let pass.
-pub(crate) fn time_zone(name: &str) -> TimeZone {
-    TimeZone::get(name).unwrap_or(TimeZone::UTC)
-}
-
 /// Reads and checks a file. Relative paths in it begin at its folder.
-pub(crate) fn load(file: &Path, demo: bool) -> Result<Result<Config, Problems>, Fault> {
+pub(crate) fn load(file: &Path, demo: bool, purpose: Purpose) -> Result<Result<Config, Problems>, Fault> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let what = format!("the settings {} cannot be read", file.display());
         let Fault::Told(message) = Fault::because(&what, &error) else { return Fault::from(error) };
@@ -69,7 +77,10 @@ pub(crate) fn load(file: &Path, demo: bool) -> Result<Result<Config, Problems>, 
     })?;
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
     let base_dir = absolute.parent().unwrap_or(Path::new("/"));
-    Ok(Config::load(&text, base_dir, &variable, demo))
+    Ok(match purpose {
+        Purpose::Look if !demo => Config::inspect(&text, base_dir, &variable),
+        Purpose::Look | Purpose::Run => Config::load(&text, base_dir, &variable, demo),
+    })
 }
 
 /// All problems of a file, as one text.

@@ -2,7 +2,7 @@
 
 use crate::examples;
 use crate::fault::Fault;
-use crate::host::HostArgs;
+use crate::host::{HostArgs, Purpose};
 use crate::site::{self, Site, Wrap};
 use crate::{listen, logs, output};
 use clap::Args;
@@ -30,7 +30,7 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
-    let mut config = host.config()?;
+    let mut config = host.config(Purpose::Run)?;
     if let Some(listen) = args.listen {
         config.gateway.listen = listen;
     }
@@ -92,7 +92,7 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
     tasks.spawn(Box::pin(listen::accept(listener, router, tasks.clone(), stop.clone())));
     // Programs wait for this line. If nobody reads it, the server still serves.
     let _ = output::line(&format!("listening on http://{bound}"));
-    tracing::info!(target: "operation", { listen = %bound, agents = app.config.agents.len() }, "started");
+    tracing::info!(target: "operation", { listen = %bound, agents = app.config.agents.len(), time_zone = app.config.time_zone }, "started");
 
     let name = signals.next().await;
     tracing::info!(target: "operation", { signal = name, drain_ms = millis(drain) }, "stopping: no new work");
@@ -123,9 +123,15 @@ async fn first_token(site: &Site) -> Result<(), Fault> {
     }
     let (token, text) =
         NewToken::admin("first admin").mint(app.tenant.clone(), app.ids.as_ref(), app.clock.now());
-    app.stores.tokens.insert(&token).await?;
-    output::line(&format!("first admin token (shown only this once): {}", text.expose()))?;
-    Ok(())
+    // Shown before it is stored: one that nobody saw must not be the reason why no other is made.
+    if output::line(&format!("first admin token (shown only this once): {}", text.expose())).is_err() {
+        tracing::warn!(
+            target: "operation",
+            "there is no token yet, and none could be shown; make one with `reef token create --scopes admin`"
+        );
+        return Ok(());
+    }
+    Ok(app.stores.tokens.insert(&token).await?)
 }
 
 fn millis(duration: Duration) -> u64 {

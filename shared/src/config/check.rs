@@ -102,11 +102,14 @@ impl<'a> Checker<'a> {
         let message = if key == "$include" {
             "is not supported; put everything into one file".to_owned()
         } else {
-            let own = known.into_iter().flatten().filter(|(_, schema)| schema.get(READ_OVER).is_none());
-            let names: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
-            match closest(key, names.iter().copied()) {
+            match closest(key, known.into_iter().flatten().map(|(name, _)| name.as_str())) {
                 Some(name) => format!("unknown key; did you mean `{name}`?"),
-                None => format!("unknown key; known are {}", names.join(", ")),
+                None => {
+                    let own =
+                        known.into_iter().flatten().filter(|(_, schema)| schema.get(READ_OVER).is_none());
+                    let names: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
+                    format!("unknown key; known are {}", names.join(", "))
+                }
             }
         };
         self.problems.add(path, message);

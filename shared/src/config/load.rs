@@ -15,8 +15,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Which models agents ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Models {
+    /// Those of the file.
+    AsWritten {
+        /// Whether the keys of their vendors must be there.
+        keys: bool,
+    },
+    /// The demo model, whatever the file says.
+    Demo,
+}
+
 /// See [`Config::load`].
-pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, demo: bool) -> Result<Config, Problems> {
+pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, models: Models) -> Result<Config, Problems> {
     let mut problems = Problems::default();
     let source = source::parse(text, &mut problems);
     if source.value.is_null() && !problems.is_empty() {
@@ -37,7 +49,7 @@ pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, demo: bool) -> Res
     let mut reader = Reader {
         base_dir,
         env,
-        demo,
+        models,
         problems,
         warnings: Vec::new(),
         unset: checked.unset,
@@ -54,7 +66,7 @@ pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, demo: bool) -> Res
 pub(super) struct Reader<'a> {
     base_dir: &'a Path,
     env: Env<'a>,
-    demo: bool,
+    models: Models,
     pub(super) problems: Problems,
     pub(super) warnings: Vec<String>,
     /// Texts that name an unset variable: path and name.
@@ -76,7 +88,7 @@ impl Reader<'_> {
         let known_providers = providers::known(&file.models);
         let (entries, defaults) = self.entries(file.agents, entry_order);
         let agents = self.agents(entries, &defaults, file.tools.as_ref(), &time_zone, &known_providers);
-        let providers = if self.demo {
+        let providers = if self.is_demo() {
             BTreeMap::from([(providers::DEMO.to_owned(), providers::demo())])
         } else {
             let used = std::mem::take(&mut self.used);
@@ -87,8 +99,12 @@ impl Reader<'_> {
         let hooks = self.hooks(file.hooks, &agents);
         for (path, name) in std::mem::take(&mut self.unset) {
             let provider = path.strip_prefix("models.providers.").and_then(|rest| rest.split('.').next());
-            if provider.is_none_or(|id| agents.iter().any(|agent| uses(agent, id))) {
-                self.problems.add(path, format!("the environment variable {name} is not set"));
+            let is_used = provider.is_none_or(|id| agents.iter().any(|agent| uses(agent, id)));
+            if is_used && (self.needs_keys() || !path.ends_with(".apiKey")) {
+                self.problems.add(
+                    path,
+                    format!("the environment variable {name} is not set; set it where Reef starts"),
+                );
             }
         }
         if self.problems.is_empty() {
@@ -96,6 +112,15 @@ impl Reader<'_> {
         } else {
             Err(self.problems)
         }
+    }
+
+    fn is_demo(&self) -> bool {
+        self.models == Models::Demo
+    }
+
+    /// Whether the keys of the vendors that agents use must be there.
+    pub(super) fn needs_keys(&self) -> bool {
+        self.models == Models::AsWritten { keys: true }
     }
 
     /// A variable's value; an empty one counts as not set.
@@ -245,7 +270,7 @@ impl Reader<'_> {
     ) -> Option<Agent> {
         let chain = match &agent.model {
             Some(model) => self.model(&format!("{path}.model"), model, known_providers),
-            None if default.has_model || self.demo => default.model.clone(),
+            None if default.has_model || self.is_demo() => default.model.clone(),
             None => {
                 let all = if path.starts_with("agents[") { "" } else { ", or agents.defaults.model for all" };
                 let example = "\"ollama/llama3.2\"";
@@ -256,7 +281,7 @@ impl Reader<'_> {
                 None
             }
         };
-        let chain = if self.demo {
+        let chain = if self.is_demo() {
             Some((ModelRef { provider: providers::DEMO.to_owned(), model: "echo".to_owned() }, Vec::new()))
         } else {
             chain
@@ -330,7 +355,7 @@ impl Reader<'_> {
                 .add(path, format!("{name:?} is not of the form provider/model, e.g. \"ollama/llama3.2\""));
             return None;
         };
-        if self.demo {
+        if self.is_demo() {
             return Some(model);
         }
         let provider = &model.provider;

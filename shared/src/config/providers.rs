@@ -242,6 +242,7 @@ impl Reader<'_> {
                 return None;
             }
         } else if let (Some(used_at), Some(variable)) = (used_at, built_in.and_then(|one| one.key_variable))
+            && self.needs_keys()
             && !self.is_unset(&at)
         {
             self.problems.add(
