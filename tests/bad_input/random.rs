@@ -102,7 +102,8 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn almost_right() -> impl Strategy<Value = Value> {
     let right = json!({
         "model": "openclaw", "user": "u", "stream": false,
-        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "t"}]}],
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "t"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAEC"}}]}],
         "input": [{"type": "message", "role": "user", "content": "x"}],
         "tools": [{"type": "function", "name": "f", "function": {"name": "f", "parameters": {}}}], "temperature": 1,
         "tool": "read", "args": {"path": "a"}, "message": "m", "text": "t", "sessionKey": "k",

@@ -23,6 +23,8 @@ pub struct ScriptedAgents {
     requests: Mutex<Vec<RunRequest>>,
     /// Time before a turn is accepted.
     pub delay: Duration,
+    /// Every turn had ended before.
+    pub replays: bool,
 }
 
 impl ScriptedAgents {
@@ -34,6 +36,11 @@ impl ScriptedAgents {
     /// Accepts each turn that much later.
     pub fn slow(scripts: impl IntoIterator<Item = Script>, delay: Duration) -> Arc<Self> {
         Arc::new(Self { scripts: Mutex::new(scripts.into_iter().collect()), delay, ..Self::default() })
+    }
+
+    /// Gives each turn as one that had ended before.
+    pub fn replaying(scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
+        Arc::new(Self { scripts: Mutex::new(scripts.into_iter().collect()), replays: true, ..Self::default() })
     }
 
     /// What was asked so far, oldest first.
@@ -72,7 +79,7 @@ impl AgentInvoker for ScriptedAgents {
             turn: request.turn.clone(),
             session: request.session.clone(),
             session_id: SessionId::new("transcript"),
-            replayed: false,
+            replayed: self.replays,
         };
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         let script = self.scripts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

@@ -19,8 +19,10 @@ use shared::config::Config;
 use shared::id::{PrincipalId, TenantId};
 use shared::metrics::Metrics;
 use shared::principal::{Scope, Token, secret_sha256};
+use shared::tool::Tool;
 use shared::tools;
 use shared::worker;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,15 +109,28 @@ impl TestApp {
 
     /// With other settings.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::build(change, |runner| Arc::new(runner))
+        Self::build(change, tools::builtin(), |runner| Arc::new(runner))
+    }
+
+    /// With a further tool that every agent may call.
+    pub fn with_tool(tool: Arc<dyn Tool>) -> Self {
+        let name = tool.spec().name.clone();
+        let mut tools = tools::builtin();
+        tools.insert(name.clone(), tool);
+        let allow = |config: &mut Config| config.agents.iter_mut().for_each(|agent| agent.tools.push(name.clone()));
+        Self::build(allow, tools, |runner| Arc::new(runner))
     }
 
     /// With somebody else than the [`Runner`] to run turns: for answers that a demo model does not give.
     pub fn with_agents(agents: Arc<dyn AgentInvoker>) -> Self {
-        Self::build(|_| {}, |_| agents)
+        Self::build(|_| {}, tools::builtin(), |_| agents)
     }
 
-    fn build(change: impl FnOnce(&mut Config), agents: impl FnOnce(Runner) -> Arc<dyn AgentInvoker>) -> Self {
+    fn build(
+        change: impl FnOnce(&mut Config),
+        tools: BTreeMap<String, Arc<dyn Tool>>,
+        agents: impl FnOnce(Runner) -> Arc<dyn AgentInvoker>,
+    ) -> Self {
         let files = tempfile::tempdir().expect("a folder for workspaces");
         let mut config = Config::load(CONFIG, files.path(), &|_| None, false).expect("the harness' settings");
         change(&mut config);
@@ -128,7 +143,7 @@ impl TestApp {
         let metrics = Arc::new(Metrics::new());
         let turns = TaskTracker::new();
         let memory = Arc::new(Memory::new());
-        let tools = Arc::new(tools::builtin());
+        let tools = Arc::new(tools);
         let runner = Runner::new(RunnerParts {
             config: config.clone(),
             sessions: memory.clone(),

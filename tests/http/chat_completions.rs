@@ -402,6 +402,13 @@ async fn a_failed_turn_answers_with_its_kinds_status() {
 }
 
 #[tokio::test]
+async fn a_turn_that_failed_before_is_an_error_and_no_stream() {
+    let app = TestApp::with_agents(ScriptedAgents::replaying([Ok(vec![failed(ErrorKind::Invalid)])]));
+    let token = app.token("a", &[Scope::Chat]).await;
+    assert_eq!(app.post(PATH, &token).json(&streamed()).await.code(), (400, "invalid".to_owned()));
+}
+
+#[tokio::test]
 async fn a_failure_after_the_first_byte_is_the_streams_last_event() {
     let app =
         TestApp::with_agents(ScriptedAgents::new([Ok(vec![text("Well"), failed(ErrorKind::Upstream)])]));

@@ -122,6 +122,7 @@ async fn the_same_key_is_one_job_even_if_the_first_answer_was_lost() {
     // Another gateway that enqueued under the same key and died before it answered: same id, so no second job.
     let twin = TestApp::new();
     let token = twin.token("h", &[Scope::Hooks]).await;
+    twin.app.ids.ulid(twin.app.clock.now());
     let elsewhere = twin.post(AGENT, &token).header("idempotency-key", "k").json(&body).await;
     assert_eq!(elsewhere.json()["runId"], first.json()["runId"]);
 }

@@ -205,6 +205,7 @@ async fn a_session_at_work_is_neither_reset_nor_deleted() {
     }
     let again =
         app.post("/v1/sessions/agent:main:b/reset", &token).header("idempotency-key", "k").send().await;
+    assert_eq!(again.body, reset.body, "the key was given back");
     assert_eq!(again.header("idempotency-replayed"), "", "a refusal that can pass is not kept");
 }
 

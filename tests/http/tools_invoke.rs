@@ -1,9 +1,13 @@
 //! `POST /tools/invoke`.
 
+use async_trait::async_trait;
+use futures::FutureExt;
 use harness::app::TestApp;
 use serde_json::{Value, json};
 use shared::id::AgentId;
 use shared::principal::Scope;
+use shared::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
+use std::sync::Arc;
 use std::time::Duration;
 
 const PATH: &str = "/tools/invoke";
@@ -83,31 +87,33 @@ async fn the_same_key_writes_once_and_answers_the_same() {
     assert_eq!(two.code(), (400, "invalid".to_owned()));
 }
 
-#[tokio::test]
-async fn a_once_tool_that_was_interrupted_is_never_run_again_under_its_key() {
-    let app = TestApp::new();
-    let token = app.token("a", &[Scope::Tools]).await;
-    let body = json!({"tool": "append", "args": {"path": "log.txt", "content": "x"}, "idempotencyKey": "k"});
-    // What a process leaves behind that dies between claiming the key and answering.
-    let claim = claim_of(&body);
-    let now = shared::clock::Clock::now(&*app.clock);
-    let hundred_years = Duration::from_secs(100 * 365 * 24 * 3600);
-    app.app.stores.answers.claim(&claim, now, now + hundred_years).await.expect("a claim");
-    app.clock.advance(Duration::from_secs(3600));
-    let answer = app.post(PATH, &token).json(&body).await;
-    assert_eq!(answer.code(), (409, "conflict".to_owned()));
-    assert!(!app.files.path().join("main/log.txt").exists());
+/// A tool that is at work until its caller gives up.
+struct Endless(ToolSpec);
+
+#[async_trait]
+impl Tool for Endless {
+    fn spec(&self) -> &ToolSpec {
+        &self.0
+    }
+    async fn call(&self, _context: &ToolContext, _arguments: &Value) -> Result<ToolOutput, ToolError> {
+        std::future::pending().await
+    }
 }
 
-/// The key under which the request is claimed: a caller of the port, so the fingerprint is made here anew.
-fn claim_of(body: &Value) -> shared::answer::AnswerKey {
-    use shared::id::{PrincipalId, TenantId};
-    let body = body.to_string();
-    let fingerprint = shared::audit::chain_hash(&[PATH, &body]);
-    shared::answer::AnswerKey {
-        tenant: TenantId::single(),
-        principal: PrincipalId::new("a"),
-        idempotency: shared::session::Idempotency { key: "k".to_owned(), fingerprint },
+#[tokio::test]
+async fn a_once_tool_that_was_interrupted_is_never_run_again_under_its_key() {
+    for (effect, an_hour_later) in [(Effect::Once, Some(409)), (Effect::Idempotent, None)] {
+        let (name, description) = ("endless".to_owned(), String::new());
+        let spec = ToolSpec { name, description, parameters: json!({}), strict: None, effect };
+        let app = TestApp::with_tool(Arc::new(Endless(spec)));
+        let token = app.token("a", &[Scope::Tools]).await;
+        let body = json!({"tool": "endless", "idempotencyKey": "k"});
+        // Each caller goes if its call is at work; that of a call that was refused gets its status.
+        let call = || app.post(PATH, &token).json(&body).now_or_never().map(|answer| answer.code().0);
+        assert_eq!(call(), None);
+        assert_eq!(call(), Some(409), "at work");
+        app.clock.advance(Duration::from_secs(3600));
+        assert_eq!(call(), an_hour_later, "{effect:?}");
     }
 }
 
