@@ -40,7 +40,11 @@ impl ScriptedAgents {
 
     /// Gives each turn as one that had ended before.
     pub fn replaying(scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
-        Arc::new(Self { scripts: Mutex::new(scripts.into_iter().collect()), replays: true, ..Self::default() })
+        Arc::new(Self {
+            scripts: Mutex::new(scripts.into_iter().collect()),
+            replays: true,
+            ..Self::default()
+        })
     }
 
     /// What was asked so far, oldest first.

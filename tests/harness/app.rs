@@ -117,7 +117,8 @@ impl TestApp {
         let name = tool.spec().name.clone();
         let mut tools = tools::builtin();
         tools.insert(name.clone(), tool);
-        let allow = |config: &mut Config| config.agents.iter_mut().for_each(|agent| agent.tools.push(name.clone()));
+        let allow =
+            |config: &mut Config| config.agents.iter_mut().for_each(|agent| agent.tools.push(name.clone()));
         Self::build(allow, tools, |runner| Arc::new(runner))
     }
 
