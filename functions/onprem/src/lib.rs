@@ -9,6 +9,7 @@ mod audit;
 mod chat;
 mod completions;
 mod config;
+mod descriptors;
 mod examples;
 mod fault;
 mod host;

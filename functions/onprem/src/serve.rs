@@ -1,5 +1,6 @@
 //! `reef serve`: the gateway, the agents and the queue's worker in one process.
 
+use crate::descriptors;
 use crate::examples;
 use crate::fault::Fault;
 use crate::host::{HostArgs, Purpose};
@@ -17,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads that run turns, at most: a turn waits much and computes little.
 const MAX_THREADS: usize = 4;
+
+/// File descriptors below which the operator is warned: two for each of a thousand waiting turns, and some.
+const MIN_DESCRIPTORS: u64 = 2_100;
 
 /// How long the process waits at its end for threads that are stuck in a system call.
 const STUCK: Duration = Duration::from_secs(1);
@@ -43,6 +47,13 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
     }
     let logs = logs::start()?;
     warn(&config);
+    if let Some(limit) = descriptors::raise().filter(|limit| *limit < MIN_DESCRIPTORS) {
+        tracing::warn!(
+            target: "operation",
+            "only {limit} file descriptors are allowed, enough for about {} waiting turns; raise `ulimit -n`",
+            limit / 2
+        );
+    }
     let runtime = runtime()?;
     let served = runtime.block_on(Box::pin(serve(host, config, wrap)));
     runtime.shutdown_timeout(STUCK);
