@@ -68,7 +68,7 @@ CREATE TABLE turns (
   fingerprint TEXT,
   PRIMARY KEY (tenant, id)
 ) /*clustered*/;
-CREATE INDEX turns_by_session ON turns (tenant, session_key);
+CREATE INDEX turns_by_session ON turns (session_key, tenant);
 CREATE INDEX turns_parked ON turns (tenant, ended_at) WHERE status = 'parked';
 
 -- One namespace for turns and for other requests: turn_id says which.

@@ -10,6 +10,8 @@
 
 mod files;
 mod lane;
+#[cfg(test)]
+mod plans;
 mod ports;
 mod readers;
 mod tx;

@@ -91,10 +91,11 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
     let until = filter.until.map_or(i64::MAX, Timestamp::as_millis);
     let rows = match &filter.session {
         Some(session) => {
+            // `at + 0` keeps the planner from walking everybody's rows of that time instead of this session's.
             let by_session =
                 "SELECT tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action,
                      detail, previous, hash
-                 FROM audit WHERE tenant = $1 AND session_key = $2 AND at >= $3 AND at < $4
+                 FROM audit WHERE tenant = $1 AND session_key = $2 AND at + 0 >= $3 AND at + 0 < $4
                  ORDER BY at, session_id, n LIMIT $5";
             tx.query(by_session, args![tenant, session, since, until, filter.limit]).await?
         }

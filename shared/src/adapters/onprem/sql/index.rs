@@ -126,11 +126,16 @@ pub(in crate::adapters::onprem) async fn delete<T: Tx>(
     for id in &transcripts {
         tx.execute("DELETE FROM messages WHERE tenant = $1 AND session_id = $2", args![tenant, id]).await?;
     }
+    // `tenant || ''` keeps the planner from walking all turns of the tenant instead of those of the session.
+    let keys = "SELECT principal, idempotency_key FROM turns
+         WHERE session_key = $1 AND tenant || '' = $2 AND idempotency_key IS NOT NULL";
+    let keys = read_all(tx.query(keys, args![key, tenant]).await?, |row| Ok((row.text()?, row.text()?)))?;
+    for (principal, idempotency_key) in &keys {
+        let forget = "DELETE FROM idempotency WHERE tenant = $1 AND principal = $2 AND idempotency_key = $3";
+        tx.execute(forget, args![tenant, principal, idempotency_key]).await?;
+    }
+    tx.execute("DELETE FROM turns WHERE session_key = $1 AND tenant || '' = $2", args![key, tenant]).await?;
     for sql in [
-        "DELETE FROM idempotency WHERE tenant = $1 AND (principal, idempotency_key) IN (
-             SELECT principal, idempotency_key FROM turns
-             WHERE tenant = $1 AND session_key = $2 AND idempotency_key IS NOT NULL)",
-        "DELETE FROM turns WHERE tenant = $1 AND session_key = $2",
         "DELETE FROM past_transcripts WHERE tenant = $1 AND session_key = $2",
         "DELETE FROM sessions WHERE tenant = $1 AND session_key = $2",
     ] {

@@ -132,18 +132,26 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
     fenced(settled)
 }
 
-/// [`crate::job::JobQueue::list`].
+/// [`crate::job::JobQueue::list`]: one job by the primary key, all by the index on time.
 pub(in crate::adapters::onprem) async fn list<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
     filter: &JobFilter,
 ) -> Result<Vec<Job>, SqlError> {
-    let rows = tx.query(
-        "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
-         WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR id = $2) AND (CAST($3 AS TEXT) IS NULL OR state = $3)
-         ORDER BY created_at DESC, id DESC LIMIT $4",
-        args![tenant, filter.id.as_ref(), filter.state.map(state_name), filter.limit],
-    ).await?;
+    let state = filter.state.map(state_name);
+    let rows = match &filter.id {
+        Some(id) => {
+            let one = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+                 WHERE tenant = $1 AND id = $2 AND (CAST($3 AS TEXT) IS NULL OR state = $3) LIMIT $4";
+            tx.query(one, args![tenant, id, state, filter.limit]).await?
+        }
+        None => {
+            let all = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+                 WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR state = $2)
+                 ORDER BY created_at DESC, id DESC LIMIT $3";
+            tx.query(all, args![tenant, state, filter.limit]).await?
+        }
+    };
     read_all(rows, read)
 }
 
