@@ -14,9 +14,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a delivery stays hidden before it must be extended.
-const VISIBILITY: Duration = Duration::from_secs(60);
-
 /// Pause between two looks at an empty queue. A job waits half of it on average.
 const IDLE: Duration = Duration::from_millis(250);
 
@@ -80,6 +77,12 @@ async fn run_turn(
     ))
 }
 
+/// How long a delivery stays hidden before it must be extended: as long as a turn's lease, so that what a dead process
+/// had taken is not out of reach for longer than what it had begun.
+fn visibility(app: &App) -> Duration {
+    app.config.turns.lease
+}
+
 /// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once, until `stop`. Jobs at work
 /// then are finished by whoever waits for `work`.
 pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
@@ -91,7 +94,7 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
             return;
         };
         let now = app.clock.now();
-        let received = match app.stores.jobs.receive(1, now, now + VISIBILITY).await {
+        let received = match app.stores.jobs.receive(1, now, now + visibility(&app)).await {
             Ok(received) => received,
             Err(error) => {
                 tracing::error!(target: "error", { cause = Error::from(error).cause() }, "the queue cannot be read");
@@ -119,8 +122,8 @@ async fn handle(app: &App, delivery: &Delivery) {
         tokio::select! {
             biased;
             outcome = &mut running => break outcome,
-            () = tokio::time::sleep(VISIBILITY / 3) => {
-                match app.stores.jobs.extend(&delivery.receipt, app.clock.now() + VISIBILITY).await {
+            () = tokio::time::sleep(visibility(app) / 3) => {
+                match app.stores.jobs.extend(&delivery.receipt, app.clock.now() + visibility(app)).await {
                     // Somebody else has the job now: the turn itself is safe, its lease keeps the two apart.
                     Err(StoreError::Fenced) => return,
                     Err(error) => tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be kept"),

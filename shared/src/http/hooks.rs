@@ -238,8 +238,7 @@ async fn run_agent(
         };
         Ok(Answer::json(&accepted))
     };
-    let hold = if waits { wait + Duration::from_secs(60) } else { Duration::from_secs(60) };
-    idempotency::once(gateway, caller, idempotency, hold, work).await
+    idempotency::once(gateway, caller, idempotency, idempotency::hold(gateway), work).await
 }
 
 async fn run_wake(
@@ -269,7 +268,7 @@ async fn run_wake(
         let run_id = turn.to_string();
         Ok(Answer::json(&WakeHookAccepted { ok: true, mode, event_outcome: "queued", run_id }))
     };
-    idempotency::once(gateway, caller, idempotency, Duration::from_secs(60), work).await
+    idempotency::once(gateway, caller, idempotency, idempotency::hold(gateway), work).await
 }
 
 fn filled(text: Option<String>, param: &str) -> Result<String, ApiError> {

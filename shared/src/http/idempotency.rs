@@ -105,11 +105,17 @@ pub(super) fn fingerprint(route: &str, headers: &HeaderMap, body: &[u8]) -> Stri
     hex(&hasher.finalize())
 }
 
+/// How long a key is claimed for work that may be begun anew, because it does the same under [`id_of`] the key: as long
+/// as a turn's lease, after which another process takes over what a dead one had begun.
+pub(super) fn hold(gateway: &Gateway) -> Duration {
+    gateway.app.config.turns.lease
+}
+
 /// Does `work` once per key and keeps its answer. Without a key it is just done.
 ///
-/// The key is claimed for `hold`, which must be longer than `work` can take. A failure that can pass gives the claim
-/// back; any other failure is an answer like others. If the process dies meanwhile, the key is busy until the claim
-/// runs out.
+/// The key is claimed for `hold`: [`hold`], or longer than `work` can take if it must not be begun anew. A failure that
+/// can pass gives the claim back; any other failure is an answer like others. If the process dies meanwhile, the key is
+/// busy until the claim runs out.
 ///
 /// # Errors
 /// 409 while the same key is at work, 422 when it was used for something else, and those of `work`.

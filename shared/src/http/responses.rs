@@ -38,9 +38,6 @@ use std::time::Duration;
 
 const ROUTE: &str = "/v1/responses";
 
-/// Longest time that the acceptance of background work holds its idempotency key: two writes.
-const LONGEST_ENQUEUE: Duration = Duration::from_secs(30);
-
 /// Runs a turn and answers with its response, whole, streamed, or – in the background – queued.
 #[utoipa::path(
     post, path = "/v1/responses", operation_id = "createResponse", tag = "turns",
@@ -64,7 +61,7 @@ pub(super) async fn create(
     let Asked { request, response, how } = understand(&gateway, &caller, &headers, &bytes).await?;
     drop(bytes);
     match how {
-        How::Background => enqueue(&gateway, &caller, request, response).await,
+        How::Background => enqueue(&gateway, &caller, request).await,
         How::Streamed => {
             let tool_choice = request.options.tool_choice.clone();
             let frames = move |run: Run| frames(run, response, tool_choice);
@@ -197,24 +194,36 @@ async fn enqueue(
     gateway: &Gateway,
     caller: &Caller,
     mut request: RunRequest,
-    mut response: Response,
 ) -> Result<HttpResponse, ApiError> {
     gateway.accepts_work()?;
-    // The key guards the acceptance. The turn needs none: however often its job is delivered, its id is the same.
+    // The key guards the acceptance. The turn needs none: however often its job is delivered, its id is the same; and
+    // so it is when a process dies between handing it in and answering, and the client asks again.
+    let app = &gateway.app;
     let idempotency = request.idempotency.take();
+    if let Some(idempotency) = &idempotency {
+        request.turn = TurnId::new(idempotency::id_of(caller, ROUTE, &idempotency.key));
+        let created_at = Some(app.clock.now().as_seconds());
+        let echo = Echo { created_at, ..Echo::of(&request.options) };
+        request.options.echo = serde_json::to_value(echo).map_err(Error::internal)?;
+    }
     let work = async {
-        let app = &gateway.app;
+        let mut response = Response::new(&request.turn, &request.options);
         let job = NewJob {
             id: JobId::new(request.turn.as_str()),
             tenant: request.tenant.clone(),
             work: Work::Turn(Box::new(request)),
         };
-        app.stores.jobs.enqueue(&job, Duration::ZERO, app.clock.now()).await?;
+        let is_new = app.stores.jobs.enqueue(&job, Duration::ZERO, app.clock.now()).await?;
+        if let Some(Job { job: NewJob { work: Work::Turn(stored), .. }, .. }) =
+            if is_new { None } else { self::job(gateway, caller, response.turn()).await? }
+        {
+            response = Response::new(&stored.turn, &stored.options);
+        }
         response.queue();
         let body = serde_json::to_string(&response).map_err(Error::internal)?;
         Ok(Answer { status: StatusCode::OK.as_u16(), content_type: body::JSON.to_owned(), body })
     };
-    idempotency::once(gateway, caller, idempotency, LONGEST_ENQUEUE, work).await
+    idempotency::once(gateway, caller, idempotency, idempotency::hold(gateway), work).await
 }
 
 /// What a response's id can stand for.

@@ -236,18 +236,26 @@ pub(super) async fn reset(
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Sessions)?;
     let bytes = body::read(body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
-    let idempotency = idempotency::of(&format!("/v1/sessions/{key}/reset"), &headers, &bytes)?;
+    let route = format!("/v1/sessions/{key}/reset");
+    let idempotency = idempotency::of(&route, &headers, &bytes)?;
+    let app = &gateway.app;
+    let now = app.clock.now();
+    let fresh = SessionId::new(match &idempotency {
+        Some(idempotency) => idempotency::id_of(&caller, &route, &idempotency.key),
+        None => app.ids.ulid(now),
+    });
     let work = async {
         let session = find(&gateway, &caller, &key).await?;
-        let app = &gateway.app;
-        let now = app.clock.now();
-        let fresh = SessionId::new(app.ids.ulid(now));
+        if session.id == fresh {
+            // Done before, by a process that died before it could say so.
+            return Ok(Answer::json(&SessionView::from(session)));
+        }
         let session =
             app.stores.index.reset(&caller.tenant, &session.key, &fresh, now).await.map_err(at_work)?;
         tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session reset");
         Ok(Answer::json(&SessionView::from(session)))
     };
-    idempotency::once(&gateway, &caller, idempotency, Duration::from_secs(60), work).await
+    idempotency::once(&gateway, &caller, idempotency, idempotency::hold(&gateway), work).await
 }
 
 /// A session that is gone.

@@ -154,6 +154,7 @@ impl CreateResponse {
             background: self.background.unwrap_or_default(),
             safety_identifier: self.safety_identifier,
             prompt_cache_key: self.prompt_cache_key,
+            created_at: None,
         })
     }
 }

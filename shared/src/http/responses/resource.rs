@@ -34,6 +34,9 @@ pub(super) struct Echo {
     pub safety_identifier: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_cache_key: Option<String>,
+    /// In seconds since the Unix epoch, where the turn's id comes from an idempotency key and so tells no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<i64>,
 }
 
 impl Echo {
@@ -271,7 +274,7 @@ impl Response {
         Self {
             id: response_id(turn),
             object: "response",
-            created_at: created_at(turn),
+            created_at: echo.created_at.unwrap_or_else(|| created_at(turn)),
             completed_at: None,
             status: Status::InProgress,
             incomplete_details: None,
