@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Every point, in about the order in which a job's turn with tools passes them.
-pub const POINTS: [&str; 24] = [
+pub const POINTS: [&str; 23] = [
     "claim.before",
     "claim.after",
     "enqueue.before",
@@ -51,7 +51,6 @@ pub const POINTS: [&str; 24] = [
     "commit.after",
     "settle.before",
     "settle.after",
-    "drain",
 ];
 
 /// Where this process is to die, and what it tells of its way there.
@@ -302,6 +301,6 @@ mod tests {
     fn an_unknown_point_is_refused_with_the_known_ones() {
         let refused = CrashPoints::new(Some("commit"), None).unwrap_err();
         assert!(refused.starts_with("no crash point `commit`; there are claim.before, "), "{refused}");
-        assert_eq!(CrashPoints::new(Some("drain:x"), None).unwrap_err(), "`x` is not a number of passings");
+        assert_eq!(CrashPoints::new(Some("renew.after:x"), None).unwrap_err(), "`x` is not a number of passings");
     }
 }

@@ -10,4 +10,5 @@ pub mod lab;
 pub mod process;
 pub mod stores;
 pub mod time;
+pub mod transcript;
 pub mod vendor;
