@@ -31,7 +31,9 @@ const MOST_HELD: Duration = Duration::from_secs(LEASE_SECONDS + 5);
 /// Every place of the workload, each time with a client that asks again and with one that leaves.
 fn single(prepared: &Prepared) -> Vec<(Vec<String>, Caller)> {
     let places = prepared.places().into_iter();
-    places.flat_map(|place| [Caller::AsksAgain, Caller::Leaves].map(|caller| (vec![place.clone()], caller))).collect()
+    places
+        .flat_map(|place| [Caller::AsksAgain, Caller::Leaves].map(|caller| (vec![place.clone()], caller)))
+        .collect()
 }
 
 /// Two or three kills in a row: the process dies again while it makes good the death before. Which places meet is
@@ -86,7 +88,13 @@ async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
             problems.push(format!("held: for {:?}", report.held));
         }
         if !problems.is_empty() {
-            failed.push(format!("{} {:?} {:?}\n  {}", prepared.workload.name, plan.caller, plan.crashes, problems.join("\n  ")));
+            failed.push(format!(
+                "{} {:?} {:?}\n  {}",
+                prepared.workload.name,
+                plan.caller,
+                plan.crashes,
+                problems.join("\n  ")
+            ));
         }
     }
     let parked = reports.iter().filter(|(_, _, report)| report.parked).count();

@@ -13,7 +13,8 @@ fn main() -> ExitCode {
 fn with_crash_points(outside: Outside) -> Outside {
     let at = std::env::var("REEF_CRASH_AT").ok();
     let log = std::env::var_os("REEF_CRASH_LOG").map(PathBuf::from);
-    let points = CrashPoints::new(at.as_deref(), log.as_deref()).unwrap_or_else(|problem| panic!("{problem}"));
+    let points =
+        CrashPoints::new(at.as_deref(), log.as_deref()).unwrap_or_else(|problem| panic!("{problem}"));
     Outside {
         stores: points.stores(outside.stores),
         models: points.models(outside.models),

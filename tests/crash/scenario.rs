@@ -178,7 +178,8 @@ impl Scenario<'_> {
         let left_alone = Instant::now();
         let first = self.ask(&client).await.expect("an answer");
         self.ended(&process, &client).await.expect("a server that stays");
-        let held = if self.caller == Caller::Leaves && accepted { left_alone } else { Instant::now() } - killed_at;
+        let held =
+            if self.caller == Caller::Leaves && accepted { left_alone } else { Instant::now() } - killed_at;
         let again = self.ask(&client).await.expect("an answer");
         let seen = self.look(&client).await.expect("an answer");
         process.signal(Signal::TERM);
@@ -269,7 +270,8 @@ impl Scenario<'_> {
         }
         let work = self.site.json(&["jobs", "list", "--json"]).await;
         let turn = seen.map(|seen| seen.turn.as_str()).unwrap_or_default();
-        let listed = work["parked"].as_array().is_some_and(|parked| parked.iter().any(|one| one["turn"] == turn));
+        let listed =
+            work["parked"].as_array().is_some_and(|parked| parked.iter().any(|one| one["turn"] == turn));
         if listed != parked {
             problems.push(format!("parked: listed is {listed}, but parked is {parked}: {}", work["parked"]));
         }

@@ -33,7 +33,10 @@ impl Ask {
     }
 
     fn chat(text: &str) -> Self {
-        Self::new("/v1/chat/completions", &json!({"model": "openclaw", "messages": [{"role": "user", "content": text}]}))
+        Self::new(
+            "/v1/chat/completions",
+            &json!({"model": "openclaw", "messages": [{"role": "user", "content": text}]}),
+        )
     }
 
     /// Sends it with this text in the mark's place and this idempotency key, and again where the answer says so.
@@ -105,7 +108,9 @@ impl Workload {
         let call = |name: &str, arguments: Value| format!("/tool {name} {arguments}");
         let append = |line: &str| call("append", json!({"path": FILE, "content": line}));
         let write = |content: &str| call("write", json!({"path": FILE, "content": content}));
-        let hook = |text: String| Ask::new("/hooks/agent", &json!({"name": "CI", "sessionKey": SESSION, "message": text}));
+        let hook = |text: String| {
+            Ask::new("/hooks/agent", &json!({"name": "CI", "sessionKey": SESSION, "message": text}))
+        };
         let tools = json!([{"type": "function", "function": {"name": CLIENTS_TOOL, "parameters": {"type": "object"}}}]);
         let weather = |text: &str| {
             let message = format!("{text}\n{}", call(CLIENTS_TOOL, json!({"location": "Oslo"})));
@@ -130,8 +135,11 @@ impl Workload {
                 .leaving(Effects::Written("two")),
             Self::new("append", Ask::chat(&format!("{MARK}\n{}\n{}", append("one\n"), append("two\n"))))
                 .leaving(twice),
-            Self::new("append-steps", Ask::chat(&format!("{MARK}\n{}\n/then\n{}", append("one\n"), append("two\n"))))
-                .leaving(twice),
+            Self::new(
+                "append-steps",
+                Ask::chat(&format!("{MARK}\n{}\n/then\n{}", append("one\n"), append("two\n"))),
+            )
+            .leaving(twice),
             Self::new("client-call", weather(MARK)),
             Self {
                 prelude: Some(weather("first")),
@@ -155,12 +163,16 @@ impl Workload {
             },
             Self { is_job: true, ..Self::new("hook", hook(format!("{MARK}\n{}", write("one")))) }
                 .leaving(Effects::Written("one")),
-            Self { is_job: true, ..Self::new("hook-once", hook(format!("{MARK}\n{}", append("one\n")))) }.leaving(once),
+            Self { is_job: true, ..Self::new("hook-once", hook(format!("{MARK}\n{}", append("one\n")))) }
+                .leaving(once),
             Self {
                 is_job: true,
                 ..Self::new(
                     "background",
-                    Ask::new("/v1/responses", &json!({"model": "openclaw", "background": true, "input": MARK})),
+                    Ask::new(
+                        "/v1/responses",
+                        &json!({"model": "openclaw", "background": true, "input": MARK}),
+                    ),
                 )
             },
             // Ten deltas of 100 ms: longer than two thirds of the lease.

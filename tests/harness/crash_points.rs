@@ -301,6 +301,9 @@ mod tests {
     fn an_unknown_point_is_refused_with_the_known_ones() {
         let refused = CrashPoints::new(Some("commit"), None).unwrap_err();
         assert!(refused.starts_with("no crash point `commit`; there are claim.before, "), "{refused}");
-        assert_eq!(CrashPoints::new(Some("renew.after:x"), None).unwrap_err(), "`x` is not a number of passings");
+        assert_eq!(
+            CrashPoints::new(Some("renew.after:x"), None).unwrap_err(),
+            "`x` is not a number of passings"
+        );
     }
 }

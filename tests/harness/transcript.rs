@@ -56,7 +56,11 @@ pub fn problems(messages: &[Value], clients_tool: &str) -> Vec<String> {
                     if !calls.insert(id.clone()) {
                         wrong("a call id comes twice");
                     }
-                    let list = if call["function"]["name"] == clients_tool { &mut asked_of_client } else { &mut open };
+                    let list = if call["function"]["name"] == clients_tool {
+                        &mut asked_of_client
+                    } else {
+                        &mut open
+                    };
                     list.push(id);
                 }
                 answered = open.is_empty();
@@ -84,7 +88,11 @@ pub fn problems(messages: &[Value], clients_tool: &str) -> Vec<String> {
 /// How many messages that came from outside (a user's, a tool's result) say this.
 pub fn count(messages: &[Value], text: &str) -> usize {
     let from_outside = |message: &&Value| matches!(message["role"].as_str(), Some("user" | "tool"));
-    messages.iter().filter(from_outside).filter(|message| message["content"].to_string().contains(text)).count()
+    messages
+        .iter()
+        .filter(from_outside)
+        .filter(|message| message["content"].to_string().contains(text))
+        .count()
 }
 
 #[cfg(test)]
