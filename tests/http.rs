@@ -10,6 +10,8 @@ mod edges;
 mod health;
 #[path = "http/hooks.rs"]
 mod hooks;
+#[path = "http/log.rs"]
+mod log;
 #[path = "http/models.rs"]
 mod models;
 #[path = "http/openapi.rs"]
