@@ -105,10 +105,14 @@ async fn no_log_line_holds_a_secret_or_what_was_said() {
     let said = "the quick brown fox";
     let chat = json!({"messages": [{"role": "user", "content": said}], "tools": said});
     app.post("/v1/chat/completions", &token).json(&chat).await;
-    app.post("/v1/chat/completions", &token).json(&json!({"messages": [{"role": "user", "content": said}]})).await;
+    app.post("/v1/chat/completions", &token)
+        .json(&json!({"messages": [{"role": "user", "content": said}]}))
+        .await;
     app.post(&format!("/hooks/agent?token={token}"), "").json(&json!({"message": said})).await;
     app.post("/hooks/agent", &token).json(&json!({"message": said})).await;
-    app.post("/tools/invoke", &token).json(&json!({"tool": "write", "args": {"path": "a", "content": said}})).await;
+    app.post("/tools/invoke", &token)
+        .json(&json!({"tool": "write", "args": {"path": "a", "content": said}}))
+        .await;
     app.get("/v1/models", &format!("reef_a_{secret}x")).send().await;
     app.turns.close();
     app.turns.wait().await;
