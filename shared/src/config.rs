@@ -1,8 +1,10 @@
-//! Settings: what the agents are (`openclaw.json`), and where we run (the environment).
+//! Settings: what the agents are, which models they ask, and how the gateway serves them (`openclaw.json`).
 //!
 //! Here are the settings as the rest of the product sees them, with every default. Behind them: the file's shape
-//! (`file`), its check against the schema made from that shape (`check`), and its reading (`load`, `providers`).
+//! (`file`), its check against the schema made from that shape (`check`), and its reading (`load`, `agents`,
+//! `providers`).
 
+mod agents;
 mod check;
 mod file;
 mod load;
@@ -22,7 +24,7 @@ use crate::secret::Secret;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Everything a process needs to know, checked and complete.
@@ -254,15 +256,4 @@ impl Default for HooksConfig {
             allowed_agents: None,
         }
     }
-}
-
-/// Where we run: the environment and the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostConfig {
-    /// Where data is kept.
-    pub data: PathBuf,
-    /// The configuration file, if one was named.
-    pub config: Option<PathBuf>,
-    /// Put every agent on the demo model.
-    pub demo: bool,
 }
