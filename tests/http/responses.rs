@@ -531,6 +531,36 @@ async fn several_tool_results_answer_a_previous_response() {
 }
 
 #[tokio::test]
+async fn all_input_behind_a_previous_response_is_taken_as_it_is() {
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Chat]).await;
+    let tools = json!([{"type": "function", "name": "look_up"}]);
+    let first = ask(&app, &token, json!({"input": "/tool look_up {}", "tools": tools})).await;
+    let result =
+        json!({"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "up"});
+    let more = json!({"role": "user", "content": "and?"});
+    let body = json!({"input": [result, more], "previous_response_id": first["id"]});
+    let second = app.post(PATH, &token).json(&body).await;
+    let session = SessionKey::new(second.header("x-reef-session-key"));
+    let stored = app.app.stores.sessions.transcript(&app.app.tenant, &session, Window::newest(3)).await;
+    let said: Vec<_> = stored.expect("a transcript").into_iter().map(|message| message.body).collect();
+    let call_id = first["output"][0]["call_id"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        said,
+        [
+            MessageBody::ToolResult {
+                call_id,
+                name: String::new(),
+                content: "up".to_owned(),
+                is_error: false
+            },
+            MessageBody::user_text("and?"),
+            MessageBody::assistant_text("You said: and?"),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_response_that_the_caller_may_not_know_of_is_not_found() {
     let app = TestApp::new();
     let owner = app.token("a", &[Scope::Chat]).await;
