@@ -30,7 +30,7 @@ fn chat(field: &str, value: Value) -> Value {
 }
 
 fn saying(messages: Value) -> Value {
-    json!({"messages": messages})
+    chat("messages", messages)
 }
 
 fn picture(url: &str) -> Value {
@@ -38,7 +38,9 @@ fn picture(url: &str) -> Value {
 }
 
 fn tool(function: Value) -> Value {
-    chat("tools", json!([{"type": "function", "function": function}]))
+    let mut tool = json!({"type": "function"});
+    tool["function"] = function;
+    chat("tools", Value::from(vec![tool]))
 }
 
 /// Asks each and compares status, code and field.
