@@ -7,11 +7,16 @@
 
 #![expect(clippy::print_stdout, reason = "the summary is for people")]
 
+#[path = "crash/drain.rs"]
+mod drain;
 #[path = "crash/scenario.rs"]
 mod scenario;
+#[path = "crash/storm.rs"]
+mod storm;
 #[path = "crash/workload.rs"]
 mod workload;
 
+use drain::End;
 use futures::StreamExt;
 use futures::stream;
 use harness::vendor::{Options, Vendor};
@@ -20,6 +25,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use workload::{LEASE_SECONDS, Prepared, Workload};
 
+const REEF: &str = env!("CARGO_BIN_EXE_reef-under-test");
 const REEF_CRASH: &str = env!("CARGO_BIN_EXE_reef-crash");
 
 /// Scenarios at once: their processes mostly wait for leases.
@@ -106,4 +112,42 @@ async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
         failed.len()
     );
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_that_is_cut_short_leaves_a_turn_that_goes_on() {
+    let mut plans = Vec::new();
+    for caller in [Caller::AsksAgain, Caller::Leaves] {
+        let ends = [(End::Killed, 1), (End::Killed, 2), (End::Killed, 3), (End::Hurried, 1), (End::Hurried, 2)];
+        let ends = ends.into_iter().chain([(End::OutOfTime, 1), (End::OutOfTime, 2), (End::Finished, 1)]);
+        plans.extend(ends.map(|(end, times)| (end, caller, times)));
+    }
+    let run = |(number, (end, caller, times)): (usize, (End, Caller, usize))| async move {
+        let report = drain::run(REEF_CRASH, number, end, caller, times).await;
+        (format!("{end:?} {caller:?} {times}"), report)
+    };
+    let reports: Vec<(String, Report)> =
+        stream::iter(plans.into_iter().enumerate()).map(run).buffer_unordered(AT_ONCE).collect().await;
+    let mut failed = Vec::new();
+    for (name, report) in &reports {
+        let mut problems = report.problems.clone();
+        if report.held > MOST_HELD {
+            problems.push(format!("held: for {:?}", report.held));
+        }
+        if !problems.is_empty() || report.parked {
+            failed.push(format!("{name}\n  {}", problems.join("\n  ")));
+        }
+    }
+    let kills: usize = reports.iter().map(|(_, report)| report.deaths.len()).sum();
+    let longest = reports.iter().map(|(_, report)| report.held).max().unwrap_or_default();
+    println!("{} drains, {kills} kills, {} failed, held for at most {longest:?}", reports.len(), failed.len());
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_under_load_loses_nothing_and_repeats_nothing() {
+    let storm = Box::pin(storm::run(REEF)).await;
+    println!("{} turns, {} kills, {} parked", storm.turns, storm.kills, storm.parked);
+    assert!(storm.problems.is_empty(), "{}", storm.problems.join("\n"));
+    assert!(storm.kills >= 10, "{} kills", storm.kills);
 }

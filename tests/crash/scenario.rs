@@ -50,7 +50,7 @@ struct Seen {
 }
 
 /// A scenario at work.
-struct Scenario<'a> {
+pub(crate) struct Scenario<'a> {
     workload: &'a Workload,
     site: Site,
     token: &'a str,
@@ -61,14 +61,8 @@ struct Scenario<'a> {
 
 /// Runs it.
 pub(crate) async fn run(prepared: &Prepared, plan: &Plan) -> Report {
-    let scenario = Scenario {
-        workload: &prepared.workload,
-        site: prepared.site.copy(),
-        token: &prepared.token,
-        mark: format!("mark-{}-{}-", prepared.workload.name, plan.number),
-        key: format!("key-{}", plan.number),
-        caller: plan.caller,
-    };
+    let site = prepared.site.copy();
+    let scenario = Scenario::new(&prepared.workload, site, &prepared.token, plan.number, plan.caller);
     let mut killed_at = Instant::now();
     for (start, crash) in plan.crashes.iter().enumerate() {
         scenario.until_killed(crash, start == 0).await;
@@ -80,7 +74,23 @@ pub(crate) async fn run(prepared: &Prepared, plan: &Plan) -> Report {
     scenario.finish(killed_at).await
 }
 
-impl Scenario<'_> {
+impl<'a> Scenario<'a> {
+    /// A turn of this kind, about to be asked for.
+    pub(crate) fn new(workload: &'a Workload, site: Site, token: &'a str, number: usize, caller: Caller) -> Self {
+        let mark = format!("mark-{}-{number}-", workload.name);
+        Self { workload, site, token, mark, key: format!("key-{number}"), caller }
+    }
+
+    /// Starts a process that dies at this point and writes down what it passes.
+    pub(crate) fn serve(&self, crash: Option<&str>) -> Process {
+        let log = self.site.path("passings");
+        let log = ("REEF_CRASH_LOG", log.to_str().expect("a path"));
+        match crash {
+            Some(crash) => self.site.serve(&[log, ("REEF_CRASH_AT", crash)]),
+            None => self.site.serve(&[log]),
+        }
+    }
+
     /// Which points were passed so far; a fatal one is told apart by `!`.
     fn passings(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.site.path("passings")).unwrap_or_default();
@@ -93,16 +103,15 @@ impl Scenario<'_> {
         self.passings().iter().any(|point| point.trim_start_matches('!') == durable)
     }
 
-    async fn ask(&self, client: &Client) -> Result<Reply, Lost> {
+    /// Asks for the turn.
+    pub(crate) async fn ask(&self, client: &Client) -> Result<Reply, Lost> {
         self.workload.ask.send(client, &self.mark, &self.key).await
     }
 
     /// Serves until the process dies at this point, or – if it does not come by, which is not `certain` – until there
     /// is nothing more to do.
     async fn until_killed(&self, crash: &str, certain: bool) {
-        let log = self.site.path("passings");
-        let log = log.to_str().expect("a path");
-        let process = self.site.serve(&[("REEF_CRASH_AT", crash), ("REEF_CRASH_LOG", log)]);
+        let process = self.serve(Some(crash));
         let asks = certain || self.caller == Caller::AsksAgain;
         let all_done = async {
             let Some(url) = process.url().await else { return std::future::pending().await };
@@ -167,7 +176,7 @@ impl Scenario<'_> {
     }
 
     /// The last, clean start, and all that must be true.
-    async fn finish(&self, killed_at: Instant) -> Report {
+    pub(crate) async fn finish(&self, killed_at: Instant) -> Report {
         let accepted = self.is_accepted();
         let process = self.site.serve(&[]);
         let client = Client::new(&process.url().await.expect("a server"), self.token);

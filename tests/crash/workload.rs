@@ -32,7 +32,7 @@ impl Ask {
         Self { path, in_session: true, body: body.to_string() }
     }
 
-    fn chat(text: &str) -> Self {
+    pub(crate) fn chat(text: &str) -> Self {
         Self::new(
             "/v1/chat/completions",
             &json!({"model": "openclaw", "messages": [{"role": "user", "content": text}]}),
@@ -94,7 +94,7 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    fn new(name: &'static str, ask: Ask) -> Self {
+    pub(crate) fn new(name: &'static str, ask: Ask) -> Self {
         let turns = json!({"leaseSeconds": LEASE_SECONDS});
         Self { name, prelude: None, ask, effects: Effects::None, is_job: false, turns, is_slow: false }
     }
@@ -181,6 +181,11 @@ impl Workload {
                 ..Self::new("slow", Ask::chat("MARK two three four five six seven eight"))
             },
         ]
+    }
+
+    /// The settings of a site on which every turn asks this vendor.
+    pub(crate) fn settings_on(&self, vendor: &Vendor) -> Value {
+        Self { is_slow: true, ..self.clone() }.settings(vendor)
     }
 
     fn settings(&self, vendor: &Vendor) -> Value {
