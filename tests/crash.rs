@@ -118,7 +118,8 @@ async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
 async fn a_drain_that_is_cut_short_leaves_a_turn_that_goes_on() {
     let mut plans = Vec::new();
     for caller in [Caller::AsksAgain, Caller::Leaves] {
-        let ends = [(End::Killed, 1), (End::Killed, 2), (End::Killed, 3), (End::Hurried, 1), (End::Hurried, 2)];
+        let ends =
+            [(End::Killed, 1), (End::Killed, 2), (End::Killed, 3), (End::Hurried, 1), (End::Hurried, 2)];
         let ends = ends.into_iter().chain([(End::OutOfTime, 1), (End::OutOfTime, 2), (End::Finished, 1)]);
         plans.extend(ends.map(|(end, times)| (end, caller, times)));
     }
@@ -140,7 +141,11 @@ async fn a_drain_that_is_cut_short_leaves_a_turn_that_goes_on() {
     }
     let kills: usize = reports.iter().map(|(_, report)| report.deaths.len()).sum();
     let longest = reports.iter().map(|(_, report)| report.held).max().unwrap_or_default();
-    println!("{} drains, {kills} kills, {} failed, held for at most {longest:?}", reports.len(), failed.len());
+    println!(
+        "{} drains, {kills} kills, {} failed, held for at most {longest:?}",
+        reports.len(),
+        failed.len()
+    );
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 

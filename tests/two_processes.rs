@@ -31,7 +31,9 @@ impl Wish {
     fn new(number: usize) -> Self {
         let mark = format!("turn-{number}-");
         let line = number.is_multiple_of(8).then(|| format!("{mark}\n"));
-        let call = line.as_ref().map(|line| format!("\n/tool append {}", json!({"path": "lines.txt", "content": line})));
+        let call = line
+            .as_ref()
+            .map(|line| format!("\n/tool append {}", json!({"path": "lines.txt", "content": line})));
         let text = format!("{mark}{}", call.unwrap_or_default());
         Self {
             session: format!("agent:main:shared-{}", number % SESSIONS),
@@ -43,7 +45,8 @@ impl Wish {
     }
 
     async fn ask(&self, client: &Client) -> Reply {
-        let headers = [("idempotency-key", self.mark.as_str()), ("x-openclaw-session-key", self.session.as_str())];
+        let headers =
+            [("idempotency-key", self.mark.as_str()), ("x-openclaw-session-key", self.session.as_str())];
         client.post("/v1/chat/completions", &headers, &self.body).await.expect("an answer")
     }
 
@@ -57,7 +60,8 @@ impl Wish {
         };
         let mut problems = Vec::new();
         for reply in &replies {
-            let text = reply.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
+            let text =
+                reply.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
             if reply.status != 200 || (self.line.is_none() && !text.contains(&self.mark)) {
                 problems.push(format!("answer: {}: {} {}", self.mark, reply.status, reply.body));
             }
@@ -120,7 +124,11 @@ async fn two_processes_on_one_store_are_one_product() {
         if let Some(line) = &wish.line
             && file.matches(line.as_str()).count() != 1
         {
-            problems.push(format!("effect: {} was appended {} times", wish.mark, file.matches(line.as_str()).count()));
+            problems.push(format!(
+                "effect: {} was appended {} times",
+                wish.mark,
+                file.matches(line.as_str()).count()
+            ));
         }
     }
     for process in [one.0, other.0] {

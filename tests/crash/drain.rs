@@ -38,9 +38,7 @@ pub(crate) async fn run(program: &str, number: usize, end: End, caller: Caller, 
         let process = scenario.serve(None);
         let client = Client::new(&process.url().await.expect("a server"), &token);
         let asks = start == 0 || caller == Caller::AsksAgain;
-        let asking = async {
-            if asks { scenario.ask(&client).await.ok() } else { None }
-        };
+        let asking = async { if asks { scenario.ask(&client).await.ok() } else { None } };
         let (answer, ()) = futures::join!(asking, stop(&process, &gate, end));
         if end == End::Finished {
             let reply = answer.expect("an answer while the process drains");

@@ -76,7 +76,13 @@ pub(crate) async fn run(prepared: &Prepared, plan: &Plan) -> Report {
 
 impl<'a> Scenario<'a> {
     /// A turn of this kind, about to be asked for.
-    pub(crate) fn new(workload: &'a Workload, site: Site, token: &'a str, number: usize, caller: Caller) -> Self {
+    pub(crate) fn new(
+        workload: &'a Workload,
+        site: Site,
+        token: &'a str,
+        number: usize,
+        caller: Caller,
+    ) -> Self {
         let mark = format!("mark-{}-{number}-", workload.name);
         Self { workload, site, token, mark, key: format!("key-{number}"), caller }
     }

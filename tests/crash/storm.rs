@@ -41,7 +41,10 @@ impl Wish {
     fn text(&self, turn: usize) -> String {
         let call = match (&self.append, turn % 4) {
             (Some(line), _) => format!("\n/tool append {}", json!({"path": "lines.txt", "content": line})),
-            (None, 1) => format!("\n/tool write {}", json!({"path": format!("{}.txt", self.mark), "content": self.mark})),
+            (None, 1) => format!(
+                "\n/tool write {}",
+                json!({"path": format!("{}.txt", self.mark), "content": self.mark})
+            ),
             (None, _) => String::new(),
         };
         format!("{}{call}", self.mark)
@@ -56,9 +59,16 @@ enum Ended {
 }
 
 /// Asks until there is an answer, of whichever process serves by then.
-async fn ask(http: &reqwest::Client, token: &str, mut url: watch::Receiver<String>, wish: &Wish, turn: usize) -> Ended {
+async fn ask(
+    http: &reqwest::Client,
+    token: &str,
+    mut url: watch::Receiver<String>,
+    wish: &Wish,
+    turn: usize,
+) -> Ended {
     let body = json!({"model": "openclaw", "messages": [{"role": "user", "content": wish.text(turn)}]});
-    let headers = [("idempotency-key", wish.mark.as_str()), ("x-openclaw-session-key", wish.session.as_str())];
+    let headers =
+        [("idempotency-key", wish.mark.as_str()), ("x-openclaw-session-key", wish.session.as_str())];
     loop {
         let asked = url.borrow_and_update().clone();
         let client = Client::over(http.clone(), &asked, token);
@@ -161,13 +171,17 @@ impl Storm {
             match (end, appended) {
                 (Ended::Wrong(what), _) => self.problems.push(what),
                 (Ended::Done, None | Some(1)) | (Ended::Parked, Some(0 | 1)) => {}
-                (_, times) => self.problems.push(format!("effect: {} was appended {times:?} times", wish.mark)),
+                (_, times) => {
+                    self.problems.push(format!("effect: {} was appended {times:?} times", wish.mark))
+                }
             }
             self.parked += usize::from(is_parked);
         }
         process.signal(Signal::TERM);
         let status = process.exit().await;
-        let listed = site.json(&["jobs", "list", "--limit", "1000", "--json"]).await["parked"].as_array().map(Vec::len);
+        let listed = site.json(&["jobs", "list", "--limit", "1000", "--json"]).await["parked"]
+            .as_array()
+            .map(Vec::len);
         if listed != Some(self.parked) {
             self.problems.push(format!("parked: {} are, {listed:?} are listed", self.parked));
         }
@@ -181,7 +195,8 @@ impl Storm {
 /// How many user's messages begin with this.
 fn said(messages: &[Value], mark: &str) -> usize {
     let begins = |message: &&Value| {
-        message["role"] == "user" && message["content"][0]["text"].as_str().is_some_and(|text| text.starts_with(mark))
+        message["role"] == "user"
+            && message["content"][0]["text"].as_str().is_some_and(|text| text.starts_with(mark))
     };
     messages.iter().filter(begins).count()
 }
