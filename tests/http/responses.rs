@@ -1,5 +1,10 @@
 //! `POST /v1/responses` and `GET /v1/responses/{id}`.
 
+#[path = "responses/background.rs"]
+mod background;
+#[path = "responses/previous.rs"]
+mod previous;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use harness::app::{Answer, TestApp};
@@ -492,116 +497,6 @@ async fn ask(app: &TestApp, token: &str, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_previous_response_goes_on_with_its_session() {
-    let app = TestApp::new();
-    let token = app.token("a", &[Scope::Chat]).await;
-    let first = ask(&app, &token, json!({"input": "one"})).await;
-    let second = ask(&app, &token, json!({"input": "two", "previous_response_id": first["id"]})).await;
-    assert_eq!(second["previous_response_id"], first["id"]);
-    let body = json!({"input": "three", "previous_response_id": second["id"], "user": "ada"});
-    let third = app.post(PATH, &token).json(&body).await;
-    let session = SessionKey::new(third.header("x-reef-session-key"));
-    let transcript = app
-        .app
-        .stores
-        .sessions
-        .transcript(&app.app.tenant, &session, Window::newest(10))
-        .await
-        .expect("a transcript");
-    let bodies: Vec<_> = transcript.into_iter().map(|message| message.body.text()).collect();
-    assert_eq!(bodies, ["one", "You said: one", "two", "You said: two", "three", "You said: three"]);
-}
-
-#[tokio::test]
-async fn several_tool_results_answer_a_previous_response() {
-    let app = TestApp::new();
-    let token = app.token("a", &[Scope::Chat]).await;
-    let tools = json!([{"type": "function", "name": "look_up"}]);
-    let asked = json!({"input": "/tool look_up {}\n/tool look_up {\"q\":1}", "tools": tools});
-    let first = ask(&app, &token, asked).await;
-    let ids: Vec<_> = [0, 1].map(|n| first["output"][n]["call_id"].clone()).into();
-    let results: Vec<_> = ids
-        .iter()
-        .map(|id| json!({"type": "function_call_output", "call_id": id, "output": format!("of {id}")}))
-        .collect();
-    let body = json!({"input": results, "tools": tools, "previous_response_id": first["id"]});
-    let second = ask(&app, &token, body).await;
-    let text = second["output"][0]["content"][0]["text"].as_str().unwrap_or_default().to_owned();
-    assert!(ids.iter().all(|id| text.contains(&format!("of {id}"))), "{text}");
-}
-
-#[tokio::test]
-async fn all_input_behind_a_previous_response_is_taken_as_it_is() {
-    let app = TestApp::new();
-    let token = app.token("a", &[Scope::Chat]).await;
-    let tools = json!([{"type": "function", "name": "look_up"}]);
-    let first = ask(&app, &token, json!({"input": "/tool look_up {}", "tools": tools})).await;
-    let result =
-        json!({"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "up"});
-    let more = json!({"role": "user", "content": "and?"});
-    let body = json!({"input": [result, more], "previous_response_id": first["id"]});
-    let second = app.post(PATH, &token).json(&body).await;
-    let session = SessionKey::new(second.header("x-reef-session-key"));
-    let stored = app.app.stores.sessions.transcript(&app.app.tenant, &session, Window::newest(3)).await;
-    let said: Vec<_> = stored.expect("a transcript").into_iter().map(|message| message.body).collect();
-    let call_id = first["output"][0]["call_id"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(
-        said,
-        [
-            MessageBody::ToolResult {
-                call_id,
-                name: String::new(),
-                content: "up".to_owned(),
-                is_error: false
-            },
-            MessageBody::user_text("and?"),
-            MessageBody::assistant_text("You said: and?"),
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_response_that_the_caller_may_not_know_of_is_not_found() {
-    let app = TestApp::new();
-    let owner = app.token("a", &[Scope::Chat]).await;
-    let other = app.token("b", &[Scope::Chat]).await;
-    let admin = app.token("c", &[Scope::Admin]).await;
-    let barred = app
-        .token_with("d", &[Scope::Admin], |token| token.agents = Some(vec![AgentId::new("email-manager")]))
-        .await;
-    let first = ask(&app, &owner, json!({"input": "one"})).await;
-    let id = first["id"].as_str().unwrap_or_default().to_owned();
-    for (token, id) in
-        [(&other, id.as_str()), (&barred, id.as_str()), (&owner, NOBODY), (&owner, "resp_"), (&owner, "x")]
-    {
-        let fetched = app.get(&format!("{PATH}/{id}"), token).send().await;
-        assert_eq!(fetched.code(), (404, "not_found".to_owned()), "{id}");
-        let body = json!({"input": "two", "model": "openclaw/email-manager", "previous_response_id": id});
-        let answer = app.post(PATH, token).json(&body).await;
-        assert_eq!(answer.code(), (404, "not_found".to_owned()), "{id}");
-        assert_eq!(answer.json()["error"]["param"], "previous_response_id");
-    }
-    assert_eq!(app.get(&format!("{PATH}/{id}"), &admin).send().await.json(), first);
-    let answer = app.get(&format!("{PATH}/{id}"), &app.token("e", &[Scope::Tools]).await).send().await;
-    assert_eq!(answer.status, 403);
-}
-
-#[tokio::test]
-async fn a_previous_response_of_another_agent_or_session_is_refused() {
-    let app = TestApp::new();
-    let token = app.token("a", &[Scope::Chat]).await;
-    let first = ask(&app, &token, json!({"input": "one"})).await;
-    let body = json!({"input": "two", "previous_response_id": first["id"]});
-    let of_agent = with(body.clone(), json!({"model": "openclaw/email-manager"}));
-    let answer = app.post(PATH, &token).json(&of_agent).await;
-    assert_eq!(answer.code(), (400, "invalid".to_owned()));
-    assert_eq!(answer.json()["error"]["param"], "previous_response_id");
-    let answer = app.post(PATH, &token).header("x-openclaw-session-key", "elsewhere").json(&body).await;
-    assert_eq!(answer.code(), (400, "invalid".to_owned()));
-    assert_eq!(answer.json()["error"]["param"], "previous_response_id");
-}
-
-#[tokio::test]
 async fn a_session_is_named_by_header_then_user_then_for_this_request_alone() {
     let app = TestApp::new();
     let token = app.token("a", &[Scope::Chat]).await;
@@ -655,93 +550,6 @@ async fn a_finished_response_is_fetched_as_it_was_answered() {
         let path = format!("{PATH}/{}", first["id"].as_str().unwrap_or_default());
         assert_eq!(app.get(&path, &token).send().await.json(), first);
     }
-}
-
-#[tokio::test]
-async fn background_work_is_queued_once_per_key_then_done_and_fetched() {
-    let app = TestApp::new();
-    let token = app.token("a", &[Scope::Chat]).await;
-    let body = json!({"input": "later", "background": true, "metadata": {"a": "b"}});
-    let ask = || app.post(PATH, &token).header("idempotency-key", "k").json(&body);
-    let queued = ask().await;
-    let again = ask().await;
-    assert_eq!(queued.json(), again.json());
-    assert_eq!((queued.header("idempotency-replayed"), again.header("idempotency-replayed")), ("", "true"));
-    let queued = queued.json();
-    assert_eq!(
-        (&queued["status"], &queued["background"], &queued["output"]),
-        (&json!("queued"), &json!(true), &json!([]))
-    );
-
-    let path = format!("{PATH}/{}", queued["id"].as_str().unwrap_or_default());
-    assert_eq!(app.get(&path, &token).send().await.json(), queued);
-    let too_soon = json!({"input": "more", "previous_response_id": queued["id"]});
-    let answer = app.post(PATH, &token).json(&too_soon).await;
-    assert_eq!(answer.code(), (409, "conflict".to_owned()));
-    assert_eq!(answer.header("retry-after"), "1");
-
-    assert_eq!(app.work().await, 1);
-    let done = app.get(&path, &token).send().await.json();
-    let expected = json!({
-        "status": "completed", "completed_at": done["completed_at"], "usage": done["usage"],
-        "output": [{
-            "type": "message", "id": format!("msg_{}", &queued["id"].as_str().unwrap_or_default()[5..]),
-            "status": "completed", "role": "assistant", "content": [text_part("You said: later")],
-            "phase": "final_answer",
-        }],
-    });
-    assert_eq!(done, with(queued, expected));
-    assert_eq!(app.work().await, 0);
-    assert_eq!(ask_on(&app, &token, &done).await["status"], "completed");
-}
-
-async fn ask_on(app: &TestApp, token: &str, response: &Value) -> Value {
-    ask(app, token, json!({"input": "more", "previous_response_id": response["id"]})).await
-}
-
-#[tokio::test]
-async fn background_work_that_fails_is_queued_again_until_it_is_given_up() {
-    let app = TestApp::new();
-    let admin = app.token("a", &[Scope::Admin]).await;
-    let body = json!({"input": "later", "background": true});
-    // The demo provider knows no such model: a failure of the vendor, which may pass.
-    let queued = app.post(PATH, &admin).header("x-openclaw-model", "demo/nothing").json(&body).await.json();
-    let path = format!("{PATH}/{}", queued["id"].as_str().unwrap_or_default());
-    for _ in 0..app.app.config.turns.job_max_attempts {
-        assert_eq!(app.get(&path, &admin).send().await.json(), queued);
-        assert_eq!(app.work().await, 1);
-        app.clock.advance(Duration::from_secs(3600));
-    }
-    let failed = app.get(&path, &admin).send().await.json();
-    let expected =
-        json!({"status": "failed", "error": {"code": "upstream", "message": failed["error"]["message"]}});
-    assert_eq!(failed, with(queued, expected));
-    assert_eq!(app.work().await, 0);
-}
-
-#[tokio::test]
-async fn background_work_that_was_never_accepted_is_fetched_as_failed() {
-    /// Accepts nothing.
-    struct Refusing;
-    #[async_trait]
-    impl AgentInvoker for Refusing {
-        async fn invoke(&self, _request: RunRequest) -> Result<TurnStream, Error> {
-            Err(Error::invalid("not this one"))
-        }
-        async fn resume(&self, _tenant: &TenantId, _turn: &TurnId) -> Result<TurnOutcome, Error> {
-            Err(Error::not_found("nothing to resume"))
-        }
-    }
-    let app = TestApp::with_agents(Arc::new(Refusing));
-    let token = app.token("a", &[Scope::Chat]).await;
-    let queued = ask(&app, &token, json!({"input": "later", "background": true})).await;
-    assert_eq!(app.work().await, 1);
-    let path = format!("{PATH}/{}", queued["id"].as_str().unwrap_or_default());
-    let error = json!({"code": "unavailable", "message": "the work was given up: invalid: not this one"});
-    let expected = json!({"status": "failed", "error": error});
-    assert_eq!(app.get(&path, &token).send().await.json(), with(queued.clone(), expected));
-    let body = json!({"input": "more", "previous_response_id": queued["id"]});
-    assert_eq!(app.post(PATH, &token).json(&body).await.code(), (404, "not_found".to_owned()));
 }
 
 #[tokio::test]
