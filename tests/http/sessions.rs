@@ -59,6 +59,16 @@ async fn a_session_is_listed_and_shown_with_what_it_is() {
 }
 
 #[tokio::test]
+async fn a_session_whose_key_needs_percent_encoding_is_found() {
+    let app = TestApp::new();
+    let token = operator(&app).await;
+    say(&app, &token, "agent:main:a/b c?d#é%2F", "Hello").await;
+    let path = "/v1/sessions/agent%3Amain%3Aa%2Fb%20c%3Fd%23%C3%A9%252F";
+    let shown = app.get(path, &token).send().await.json();
+    assert_eq!(shown["id"], "agent:main:a/b c?d#é%2F");
+}
+
+#[tokio::test]
 async fn pages_of_sessions_show_each_one_once_also_those_changed_in_the_same_millisecond() {
     let app = TestApp::new();
     let token = operator(&app).await;
