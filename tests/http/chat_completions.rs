@@ -422,12 +422,14 @@ async fn a_failure_after_the_first_byte_is_the_streams_last_event() {
 }
 
 #[tokio::test]
-async fn a_parked_turn_answers_409_parked() {
+async fn a_parked_turn_answers_409_parked_and_tells_the_sdks_not_to_retry() {
     let parked = Parked { call: call("c1", "append", "{}"), at: Timestamp::EPOCH };
     let ended = shared::agent::TurnEvent::Ended { outcome: TurnOutcome::Parked(parked) };
     let app = TestApp::with_agents(ScriptedAgents::new([Ok(vec![ended])]));
     let token = app.token("a", &[Scope::Chat]).await;
-    assert_eq!(app.post(PATH, &token).json(&hello()).await.code(), (409, "parked".to_owned()));
+    let answer = app.post(PATH, &token).json(&hello()).await;
+    assert_eq!(answer.code(), (409, "parked".to_owned()));
+    assert_eq!(answer.header("x-should-retry"), "false");
 }
 
 #[tokio::test]

@@ -4,10 +4,17 @@ use super::body::json;
 use crate::answer::Answer;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::principal::Scope;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
+
+/// The code of a turn that waits for a person.
+pub(super) const PARKED: &str = "parked";
+
+/// OpenAI's SDKs send a request again after any 409 unless this says `false`; without an idempotency key that would
+/// be another turn, and the parked tool's effect a second one.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// A failure on its way out. Made from any concept's error by `?`; logged once, here, when it becomes an answer.
 #[derive(Debug)]
@@ -210,6 +217,9 @@ impl IntoResponse for ApiError {
         let mut response = json(self.0.status, &self.body());
         if let Some(wait) = self.0.error.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after(wait));
+        }
+        if self.0.code == PARKED {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         response
     }

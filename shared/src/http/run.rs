@@ -1,7 +1,7 @@
 //! A turn as the OpenAI surfaces see it: started, then either awaited or streamed.
 
 use super::Gateway;
-use super::error::ApiError;
+use super::error::{ApiError, PARKED};
 use super::{idempotency, sse};
 use crate::agent::{RunRequest, TurnEvent, TurnStream};
 use crate::error::{Error, ErrorKind};
@@ -151,7 +151,7 @@ pub(super) fn reply(outcome: TurnOutcome) -> Result<Reply, ApiError> {
                  a person must look",
                 parked.call.name
             );
-            Err(ApiError::new(ErrorKind::Conflict, message).with_code("parked"))
+            Err(ApiError::new(ErrorKind::Conflict, message).with_code(PARKED))
         }
     }
 }
