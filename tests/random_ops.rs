@@ -201,7 +201,7 @@ impl World {
         format!("{what} {:04}", self.made)
     }
 
-    async fn apply(&mut self, op: Op, stores: &[Stores; 2]) -> Result<(), TestCaseError> {
+    async fn apply(&mut self, op: Op, stores: &[&Stores; 2]) -> Result<(), TestCaseError> {
         let now = at(self.now);
         let later = |millis: u8| now + Duration::from_millis(u64::from(millis));
         let ago = |millis: u8| now - Duration::from_millis(u64::from(millis));
@@ -373,7 +373,7 @@ impl World {
     }
 
     /// Compares everything that the stores keep.
-    async fn compare(&self, stores: &[Stores; 2]) -> Result<(), TestCaseError> {
+    async fn compare(&self, stores: &[&Stores; 2]) -> Result<(), TestCaseError> {
         let end_of_time = at(i64::MAX);
         let _ = both!(stores, index.interrupted(end_of_time, usize::MAX));
         for tenant in [tenant(false), tenant(true)] {
@@ -411,7 +411,7 @@ proptest! {
     fn sqlite_answers_as_memory_does(ops in vec(op(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let (reference, durable) = (memory(), sqlite());
-        let stores = [reference.stores.clone(), durable.stores.clone()];
+        let stores = [&reference.stores, &durable.stores];
         runtime.block_on(async {
             let mut world = World { now: 1_000, ..World::default() };
             for op in ops {
