@@ -172,7 +172,7 @@ impl Storm {
                 (Ended::Wrong(what), _) => self.problems.push(what),
                 (Ended::Done, None | Some(1)) | (Ended::Parked, Some(0 | 1)) => {}
                 (_, times) => {
-                    self.problems.push(format!("effect: {} was appended {times:?} times", wish.mark))
+                    self.problems.push(format!("effect: {} was appended {times:?} times", wish.mark));
                 }
             }
             self.parked += usize::from(is_parked);
