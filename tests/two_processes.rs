@@ -7,6 +7,7 @@ use futures::{StreamExt, future};
 use harness::client::{Client, Reply};
 use harness::process::{Process, Signal, Site};
 use harness::transcript;
+use harness::vendor::{Gate, Step, Stream, Vendor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -145,4 +146,49 @@ async fn two_processes_on_one_store_are_one_product() {
     let doubled = wishes.iter().filter(|wish| wish.at_both).count();
     println!("{TURNS} turns, {doubled} of them asked for twice, over {SESSIONS} sessions in {took:?}");
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
+    let vendor = Vendor::start().await;
+    let site = Site::new(
+        env!("CARGO_BIN_EXE_reef-under-test"),
+        &json!({
+            "agents": [{"id": "main", "model": "slow/echo", "workspace": "./main"}],
+            "models": {"providers": {"slow": {"baseUrl": format!("{}/v1", vendor.url()), "api": "openai-completions"}}},
+            "turns": {"leaseSeconds": 1},
+        }),
+    );
+    let token = site.token("chat,sessions").await;
+    let (sleeper, first) = serve(&site, &token).await;
+    let gate = Gate::new();
+    vendor.answer(Stream::text("so far ").then(Step::Hold(gate.clone())).then_text("from the one that slept"));
+    vendor.answer(Stream::text("from the one that took over"));
+    let wish = Wish::new(1);
+    let take_over = async {
+        gate.reached().await;
+        sleeper.signal(Signal::STOP);
+        let (other, second) = serve(&site, &token).await;
+        let reply = wish.ask(&second).await;
+        // Only now it wakes up, with the rest of its answer at hand.
+        gate.open();
+        sleeper.signal(Signal::CONT);
+        (other, second, reply)
+    };
+    let (slept, (other, second, reply)) = future::join(wish.ask(&first), take_over).await;
+    assert_eq!(reply.json()["choices"][0]["message"]["content"], "from the one that took over");
+    // It lost its turn, says so, and gives the stored answer when it is asked again.
+    assert_eq!((slept.status.as_u16(), slept.body.as_str()), (200, reply.body.as_str()));
+    assert!(slept.is_replayed());
+
+    let page = second.get(&format!("/v1/sessions/{}/transcript", wish.session)).await.expect("an answer").json();
+    let messages = page["data"].as_array().cloned().unwrap_or_default();
+    let said: Vec<_> = messages.iter().map(|message| (&message["role"], &message["content"])).collect();
+    let asked = json!([{"type": "text", "text": wish.mark}]);
+    assert_eq!(said, [(&json!("user"), &asked), (&json!("assistant"), &json!("from the one that took over"))]);
+    for process in [sleeper, other] {
+        process.signal(Signal::TERM);
+        assert!(process.exit().await.success(), "{}", process.output());
+    }
+    assert!(site.run(&["audit", "verify"]).await.status.success());
 }
