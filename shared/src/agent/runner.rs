@@ -5,7 +5,7 @@
 
 use super::history;
 use super::lane::{LaneGuard, Lanes, busy};
-use super::turn::TurnRun;
+use super::turn::{SoFar, TurnRun};
 use super::workspace::Instructions;
 use super::{Agent, AgentInvoker, RunOptions, RunRequest, TurnEvent, TurnStream};
 use crate::audit::NewAudit;
@@ -13,7 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::{IdSource, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use crate::message::{Message, MessageBody};
+use crate::message::MessageBody;
 use crate::metrics::Metrics;
 use crate::model::{ModelProvider, ModelRef};
 use crate::session::{Begun, Lease, NewTurn, SessionStore, Turn, TurnOutcome, Window};
@@ -67,7 +67,7 @@ pub(super) struct Shared {
 
 /// What acceptance led to.
 enum Accepted {
-    Run { lease: Lease, steps: Option<Vec<Message>> },
+    Run { lease: Lease, so_far: SoFar },
     Replay(Box<Turn>),
 }
 
@@ -94,9 +94,9 @@ impl AgentInvoker for Runner {
         let until = started + shared.parts.config.turns.max_wait;
         match shared.accept(&request, &agent, until).await? {
             Accepted::Replay(turn) => Ok(replay(*turn)),
-            Accepted::Run { lease, steps } => {
+            Accepted::Run { lease, so_far } => {
                 let principal = request.principal.clone();
-                Ok(shared.start(agent, principal, request.options, lease, steps, lane))
+                Ok(shared.start(agent, principal, request.options, lease, so_far, lane))
             }
         }
     }
@@ -206,9 +206,11 @@ impl Shared {
             match self.parts.sessions.begin(&new, now, now + self.parts.config.turns.lease).await? {
                 Begun::Started(lease) => {
                     self.parts.metrics.session_turn_created(&new.channel, &request.options.trigger);
-                    return Ok(Accepted::Run { lease, steps: None });
+                    return Ok(Accepted::Run { lease, so_far: SoFar::Input(new.input) });
                 }
-                Begun::Resumed { lease, steps } => return Ok(Accepted::Run { lease, steps: Some(steps) }),
+                Begun::Resumed { lease, steps } => {
+                    return Ok(Accepted::Run { lease, so_far: SoFar::Steps(steps) });
+                }
                 Begun::Replayed(turn) => return Ok(Accepted::Replay(turn)),
                 Begun::Mismatch => {
                     return Err(Error::new(
@@ -251,7 +253,7 @@ impl Shared {
         principal: PrincipalId,
         options: RunOptions,
         lease: Lease,
-        steps: Option<Vec<Message>>,
+        so_far: SoFar,
         lane: LaneGuard,
     ) -> TurnStream {
         let (events, stream) = mpsc::unbounded();
@@ -264,7 +266,7 @@ impl Shared {
         let run = TurnRun::new(Arc::clone(self), agent, principal, options, lease, Some(events));
         let work = async move {
             // Its outcome is stored and sent; an error is logged where it arose.
-            let _ = run.complete(steps).await;
+            let _ = run.complete(so_far).await;
             drop(lane);
         };
         self.parts.turns.spawn(Box::pin(work));
@@ -322,7 +324,7 @@ impl Shared {
             return TurnRun::refuse(self, &lease, error).await;
         };
         TurnRun::new(Arc::clone(self), agent, again.principal, options, lease, None)
-            .complete(Some(steps))
+            .complete(SoFar::Steps(steps))
             .await
     }
 }

@@ -65,6 +65,14 @@ pub(super) struct TurnRun {
     compacted_on_overflow: bool,
 }
 
+/// What the transcript holds of a turn when it is set going.
+pub(super) enum SoFar {
+    /// This input, just stored.
+    Input(Vec<MessageBody>),
+    /// Its input, and these steps that were recorded before it was interrupted.
+    Steps(Vec<Message>),
+}
+
 /// Why a turn does not go on.
 enum Halt {
     /// The lease or the store is lost: nothing more may be written. The turn will be resumed elsewhere.
@@ -129,14 +137,14 @@ impl TurnRun {
         Ok(outcome)
     }
 
-    /// Runs the turn; `steps` is what an interrupted one had recorded after its input.
+    /// Runs the turn, from where it stands.
     ///
     /// # Errors
     /// The lease or the store was lost: the turn has no end yet and will be resumed.
-    pub(super) async fn complete(mut self, steps: Option<Vec<Message>>) -> Result<TurnOutcome, Error> {
+    pub(super) async fn complete(mut self, so_far: SoFar) -> Result<TurnOutcome, Error> {
         let started = Instant::now();
         let wall = self.agent.limits.wall;
-        let ran = tokio::time::timeout(wall, Box::pin(self.run(steps))).await;
+        let ran = tokio::time::timeout(wall, Box::pin(self.run(so_far))).await;
         let halt = match ran {
             Ok(Ok((last, reply))) => return self.end(last, TurnOutcome::Done(reply), started).await,
             Ok(Err(halt)) => halt,
@@ -249,14 +257,14 @@ impl TurnRun {
     }
 
     /// Model call, tool steps, model call … until there is a reply. Returns the messages that the commit appends.
-    async fn run(&mut self, steps: Option<Vec<Message>>) -> Result<(Vec<MessageBody>, Reply), Halt> {
-        let resumed = steps.is_some();
-        let window = Window { newest: READ_LIMIT, after: self.lease.summarised_through, before: None };
-        self.transcript =
-            self.shared.parts.sessions.transcript(&self.lease.tenant, &self.lease.session, window).await?;
-        if resumed {
-            self.note("turn.resumed", json!({}));
-            self.go_on_behind(&steps.unwrap_or_default()).await?;
+    async fn run(&mut self, so_far: SoFar) -> Result<(Vec<MessageBody>, Reply), Halt> {
+        match so_far {
+            SoFar::Input(input) => self.read_before(input).await?,
+            SoFar::Steps(steps) => {
+                self.transcript = self.read(self.lease.seq + 1).await?;
+                self.note("turn.resumed", json!({}));
+                self.go_on_behind(&steps).await?;
+            }
         }
         loop {
             if self.steps >= self.agent.limits.steps {
@@ -291,6 +299,25 @@ impl TurnRun {
                 return Ok((Vec::new(), reply));
             }
         }
+    }
+
+    /// The transcript: what stands before the input, which is at hand already – on a new session that is nothing.
+    async fn read_before(&mut self, input: Vec<MessageBody>) -> Result<(), Halt> {
+        let first = (self.lease.seq + 1).saturating_sub(input.len() as u64);
+        if first > self.lease.summarised_through + 1 {
+            self.transcript = self.read(first).await?;
+        }
+        self.extend_transcript(first, input);
+        Ok(())
+    }
+
+    /// The messages before this position that no summary covers.
+    async fn read(&self, before: u64) -> Result<Vec<Message>, Halt> {
+        let Lease { tenant, session, summarised_through: after, .. } = &self.lease;
+        let there = usize::try_from(before.saturating_sub(after + 1)).unwrap_or(READ_LIMIT);
+        // Asking for no more than there can be lets a store see that the read is short.
+        let window = Window { newest: there.min(READ_LIMIT), after: *after, before: Some(before) };
+        Ok(self.shared.parts.sessions.transcript(tenant, session, window).await?)
     }
 
     /// Goes on where an interrupted turn stopped: takes over what it had said, and runs the calls without a result.
@@ -603,8 +630,14 @@ impl TurnRun {
         let step = Step { messages, audit: std::mem::take(&mut self.audit) };
         let first = self.lease.seq + 1;
         self.write(&step).await?;
+        self.extend_transcript(first, step.messages);
+        Ok(())
+    }
+
+    /// Adds what was recorded from position `first` on, without reading it back.
+    fn extend_transcript(&mut self, first: u64, messages: Vec<MessageBody>) {
         let (turn, at, epoch) = (self.lease.turn.clone(), self.shared.now(), 0);
-        let recorded = (first..).zip(step.messages).map(|(seq, body)| Message {
+        let recorded = (first..).zip(messages).map(|(seq, body)| Message {
             seq,
             epoch,
             turn: turn.clone(),
@@ -612,7 +645,6 @@ impl TurnRun {
             body,
         });
         self.transcript.extend(recorded);
-        Ok(())
     }
 
     /// Appends, and tries again while the store cannot be reached and the lease runs.
