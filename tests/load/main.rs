@@ -47,6 +47,9 @@ struct Options {
     /// A few turns of everything: whether it works, not how fast it is.
     #[arg(long)]
     smoke: bool,
+    /// Only this question.
+    #[arg(long)]
+    only: Option<scenarios::Question>,
     /// The `reef` to measure; without it, it is built first, in the profile of this program.
     #[arg(long)]
     reef: Option<PathBuf>,
@@ -107,7 +110,7 @@ fn measure(options: &Options) -> Result<()> {
     let counts = if options.smoke { scenarios::Counts::smoke() } else { scenarios::Counts::full() };
     // One thread: the load takes as little as it can from the cores that everybody here shares.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(scenarios::run(&reef, data.path(), &counts))?;
+    let report = runtime.block_on(scenarios::run(&reef, data.path(), &counts, options.only))?;
     let mut out = std::io::stdout().lock();
     if options.json {
         writeln!(out, "{}", report.json())?;

@@ -65,12 +65,35 @@ impl Counts {
     }
 }
 
-/// Measures everything.
-pub(crate) async fn run(reef: &Path, folder: &Path, counts: &Counts) -> Result<Report> {
+/// What can be asked by itself.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Question {
+    /// How long does a start take?
+    Starts,
+    /// How many turns a second, at what cost?
+    Throughput,
+    /// How long does a turn take?
+    Latency,
+    /// What does a turn cost in a session of 10,000 messages?
+    OldSessions,
+    /// How much memory do 1,000 turns take that wait?
+    Waiting,
+}
+
+/// Measures everything, or answers only one question.
+pub(crate) async fn run(
+    reef: &Path,
+    folder: &Path,
+    counts: &Counts,
+    only: Option<Question>,
+) -> Result<Report> {
     let mut report = Report::default();
+    let asked = |question| only.is_none_or(|only| only == question);
     let model = Process::part(&["model", "--pause", "0", "--text", REPLY]).await?;
     let product = Reef::new(reef, &folder.join("reef"), model.address)?;
-    starts(&mut report, &product, counts).await?;
+    if asked(Question::Starts) {
+        starts(&mut report, &product, counts).await?;
+    }
 
     let token = product.token("data").await?;
     let (process, _) = product.serve("data").await?;
@@ -86,14 +109,22 @@ pub(crate) async fn run(reef: &Path, folder: &Path, counts: &Counts) -> Result<R
         floor_process: floor,
         reef_process: process,
     };
-    measured.throughput(&mut report, counts).await?;
-    measured.latency(&mut report, counts).await?;
+    if asked(Question::Throughput) {
+        measured.throughput(&mut report, counts).await?;
+    }
+    if asked(Question::Latency) {
+        measured.latency(&mut report, counts).await?;
+    }
     report.add("idle memory after this load", measured.reef_process.rss()?, "MiB", Goal::None);
     report.add("idle memory of the floor after it", measured.floor_process.rss()?, "MiB", Goal::None);
-    measured.old_sessions(&mut report, counts).await?;
+    if asked(Question::OldSessions) {
+        measured.old_sessions(&mut report, counts).await?;
+    }
     measured.reef_process.stop().await?;
 
-    waiting(&mut report, reef, &folder.join("waiting"), counts).await?;
+    if asked(Question::Waiting) {
+        waiting(&mut report, reef, &folder.join("waiting"), counts).await?;
+    }
     Ok(report)
 }
 

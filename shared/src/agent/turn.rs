@@ -637,13 +637,8 @@ impl TurnRun {
     /// Adds what was recorded from position `first` on, without reading it back.
     fn extend_transcript(&mut self, first: u64, messages: Vec<MessageBody>) {
         let (turn, at, epoch) = (self.lease.turn.clone(), self.shared.now(), 0);
-        let recorded = (first..).zip(messages).map(|(seq, body)| Message {
-            seq,
-            epoch,
-            turn: turn.clone(),
-            at,
-            body,
-        });
+        let recorded =
+            (first..).zip(messages).map(|(seq, body)| Message { seq, epoch, turn: turn.clone(), at, body });
         self.transcript.extend(recorded);
     }
 
