@@ -527,6 +527,33 @@ async fn a_client_that_resends_its_history_does_not_double_it() {
 }
 
 #[tokio::test]
+async fn each_of_two_processes_sees_what_the_other_one_wrote_in_between() {
+    let lab = Lab::new().await;
+    let other = lab.another_runner();
+    let texts = ["one", "two", "three", "four"];
+    for text in texts {
+        ended(&lab.runner, lab.request(&format!("{text} here"))).await.unwrap();
+        ended(&other, lab.request(&format!("{text} there"))).await.unwrap();
+    }
+    let said = lab.prompt(7).into_iter().filter(|message| message["role"] == "user");
+    let said: Vec<String> = said.map(|message| message["content"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<_> =
+        texts.iter().flat_map(|text| [format!("{text} here"), format!("{text} there")]).collect();
+    assert_eq!(said, expected);
+}
+
+#[tokio::test]
+async fn a_session_that_was_reset_starts_from_nothing() {
+    let lab = Lab::new().await;
+    lab.reply(lab.request("before")).await;
+    let (tenant, key) = (TenantId::single(), SessionKey::new("agent:a:main"));
+    lab.memory.reset(&tenant, &key, &SessionId::new("fresh"), lab.clock.now()).await.unwrap();
+    lab.reply(lab.request("after")).await;
+    let said = lab.prompt(1).into_iter().filter(|message| message["role"] == "user");
+    assert_eq!(said.map(|message| message["content"].clone()).collect::<Vec<_>>(), [json!("after")]);
+}
+
+#[tokio::test]
 async fn an_unknown_agent_or_model_is_refused_before_anything_is_stored() {
     let lab = Lab::new().await;
     let refused = lab.outcome(RunRequest { agent: "nobody".into(), ..lab.request("x") }).await.unwrap_err();

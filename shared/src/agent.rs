@@ -4,6 +4,7 @@
 pub mod history;
 pub mod lane;
 pub mod prompt;
+mod recent;
 pub mod runner;
 mod turn;
 pub mod workspace;

@@ -67,6 +67,8 @@ pub struct Lease {
     pub fence: u64,
     /// From then on another process may take over.
     pub until: Timestamp,
+    /// See [`Session::epoch`].
+    pub epoch: u64,
     /// Position of the newest message, this turn's input included.
     pub seq: u64,
     /// See [`Session::summarised_through`].

@@ -80,6 +80,7 @@ pub(crate) async fn a_first_turn_makes_its_session(stores: &Stores) {
         turn: TurnId::new("t1"),
         fence: 1,
         until: at(100),
+        epoch: 0,
         seq: 1,
         summarised_through: 0,
     };

@@ -5,6 +5,7 @@
 
 use super::history;
 use super::lane::{LaneGuard, Lanes, busy};
+use super::recent::Recent;
 use super::turn::{SoFar, TurnRun};
 use super::workspace::Instructions;
 use super::{Agent, AgentInvoker, RunOptions, RunRequest, TurnEvent, TurnStream};
@@ -62,6 +63,7 @@ pub struct Runner {
 pub(super) struct Shared {
     pub(super) parts: RunnerParts,
     pub(super) instructions: Instructions,
+    pub(super) recent: Recent,
     lanes: Lanes,
 }
 
@@ -74,7 +76,12 @@ enum Accepted {
 impl Runner {
     /// A runner over these parts.
     pub fn new(parts: RunnerParts) -> Self {
-        let shared = Shared { parts, instructions: Instructions::default(), lanes: Lanes::default() };
+        let shared = Shared {
+            parts,
+            instructions: Instructions::default(),
+            recent: Recent::default(),
+            lanes: Lanes::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 

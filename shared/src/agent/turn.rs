@@ -234,6 +234,10 @@ impl TurnRun {
             self.tell(Err(Failure::from(&error).into()));
             return Err(error);
         }
+        if matches!(outcome, TurnOutcome::Done(_)) {
+            self.extend_transcript(self.lease.seq + 1, last.messages);
+            self.shared.recent.keep(&self.lease, std::mem::take(&mut self.transcript));
+        }
         let took = started.elapsed();
         let channel = if self.options.channel.is_empty() { "webchat" } else { &self.options.channel };
         let labels = RunLabels {
@@ -305,7 +309,10 @@ impl TurnRun {
     async fn read_before(&mut self, input: Vec<MessageBody>) -> Result<(), Halt> {
         let first = (self.lease.seq + 1).saturating_sub(input.len() as u64);
         if first > self.lease.summarised_through + 1 {
-            self.transcript = self.read(first).await?;
+            self.transcript = match self.shared.recent.take(&self.lease, first) {
+                Some(kept) => kept,
+                None => self.read(first).await?,
+            };
         }
         self.extend_transcript(first, input);
         Ok(())
@@ -636,7 +643,7 @@ impl TurnRun {
 
     /// Adds what was recorded from position `first` on, without reading it back.
     fn extend_transcript(&mut self, first: u64, messages: Vec<MessageBody>) {
-        let (turn, at, epoch) = (self.lease.turn.clone(), self.shared.now(), 0);
+        let (turn, at, epoch) = (self.lease.turn.clone(), self.shared.now(), self.lease.epoch);
         let recorded =
             (first..).zip(messages).map(|(seq, body)| Message { seq, epoch, turn: turn.clone(), at, body });
         self.transcript.extend(recorded);

@@ -196,6 +196,7 @@ impl Head {
             turn: turn.clone(),
             fence: self.fence,
             until,
+            epoch: self.session.epoch,
             seq: self.session.seq,
             summarised_through: self.session.summarised_through,
         }

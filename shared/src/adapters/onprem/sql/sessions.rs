@@ -157,6 +157,7 @@ impl Head {
             turn: turn.clone(),
             fence: self.fence,
             until,
+            epoch: self.epoch,
             seq: self.seq,
             summarised_through: self.summarised_through,
         }
