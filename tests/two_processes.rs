@@ -10,6 +10,7 @@ use harness::transcript;
 use harness::vendor::{Gate, Step, Stream, Vendor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use tokio::time::Instant;
 
 /// Turns, over so many sessions, so many of them at once.
@@ -161,36 +162,39 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
     );
     let token = site.token("chat,sessions").await;
     let (sleeper, first) = serve(&site, &token).await;
-    let gate = Gate::new();
-    vendor
-        .answer(Stream::text("so far ").then(Step::Hold(gate.clone())).then_text("from the one that slept"));
-    vendor.answer(Stream::text("from the one that took over"));
+    let (gate, second_gate) = (Gate::new(), Gate::new());
+    vendor.answer(Stream::text("so far ").then(Step::Hold(gate.clone())).then_text("from the one that slept"));
+    vendor.answer(Stream::new().then(Step::Hold(second_gate.clone())).then_text("from the one that took over"));
     let wish = Wish::new(1);
-    let take_over = async {
+    let slept = pin!(wish.ask(&first));
+    let asleep = async {
         gate.reached().await;
         sleeper.signal(Signal::STOP);
-        let (other, second) = serve(&site, &token).await;
-        let reply = wish.ask(&second).await;
-        // Only now it wakes up, with the rest of its answer at hand.
+        serve(&site, &token).await
+    };
+    let future::Either::Right(((other, second), slept)) = future::select(slept, pin!(asleep)).await else {
+        panic!("it sleeps, and answers");
+    };
+    let wake_up = async {
+        // The other one is at work on the turn now, under a lease of its own.
+        second_gate.reached().await;
         gate.open();
         sleeper.signal(Signal::CONT);
-        (other, second, reply)
+        sleeper.line(|line| line.contains("could not be stored")).await.expect("its surprise");
+        second_gate.open();
     };
-    let (slept, (other, second, reply)) = future::join(wish.ask(&first), take_over).await;
+    let both = future::join(wish.ask(&second), wake_up);
+    let (slept, (reply, ())) = future::join(slept, both).await;
     assert_eq!(reply.json()["choices"][0]["message"]["content"], "from the one that took over");
     // It lost its turn, says so, and gives the stored answer when it is asked again.
     assert_eq!((slept.status.as_u16(), slept.body.as_str()), (200, reply.body.as_str()));
     assert!(slept.is_replayed());
 
-    let page =
-        second.get(&format!("/v1/sessions/{}/transcript", wish.session)).await.expect("an answer").json();
+    let page = second.get(&format!("/v1/sessions/{}/transcript", wish.session)).await.expect("an answer").json();
     let messages = page["data"].as_array().cloned().unwrap_or_default();
     let said: Vec<_> = messages.iter().map(|message| (&message["role"], &message["content"])).collect();
     let asked = json!([{"type": "text", "text": wish.mark}]);
-    assert_eq!(
-        said,
-        [(&json!("user"), &asked), (&json!("assistant"), &json!("from the one that took over"))]
-    );
+    assert_eq!(said, [(&json!("user"), &asked), (&json!("assistant"), &json!("from the one that took over"))]);
     for process in [sleeper, other] {
         process.signal(Signal::TERM);
         assert!(process.exit().await.success(), "{}", process.output());
