@@ -163,8 +163,10 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
     let token = site.token("chat,sessions").await;
     let (sleeper, first) = serve(&site, &token).await;
     let (gate, second_gate) = (Gate::new(), Gate::new());
-    vendor.answer(Stream::text("so far ").then(Step::Hold(gate.clone())).then_text("from the one that slept"));
-    vendor.answer(Stream::new().then(Step::Hold(second_gate.clone())).then_text("from the one that took over"));
+    vendor
+        .answer(Stream::text("so far ").then(Step::Hold(gate.clone())).then_text("from the one that slept"));
+    vendor
+        .answer(Stream::new().then(Step::Hold(second_gate.clone())).then_text("from the one that took over"));
     let wish = Wish::new(1);
     let slept = wish.ask(&first).boxed_local().shared();
     let asleep = async {
@@ -172,7 +174,8 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
         sleeper.signal(Signal::STOP);
         serve(&site, &token).await
     };
-    let future::Either::Right(((other, second), _)) = future::select(slept.clone(), pin!(asleep)).await else {
+    let future::Either::Right(((other, second), _)) = future::select(slept.clone(), pin!(asleep)).await
+    else {
         panic!("it sleeps, and answers");
     };
     let wake_up = async {
@@ -191,11 +194,15 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
     assert_eq!((slept.status.as_u16(), slept.body.as_str()), (200, reply.body.as_str()));
     assert!(slept.is_replayed());
 
-    let page = second.get(&format!("/v1/sessions/{}/transcript", wish.session)).await.expect("an answer").json();
+    let page =
+        second.get(&format!("/v1/sessions/{}/transcript", wish.session)).await.expect("an answer").json();
     let messages = page["data"].as_array().cloned().unwrap_or_default();
     let said: Vec<_> = messages.iter().map(|message| (&message["role"], &message["content"])).collect();
     let asked = json!([{"type": "text", "text": wish.mark}]);
-    assert_eq!(said, [(&json!("user"), &asked), (&json!("assistant"), &json!("from the one that took over"))]);
+    assert_eq!(
+        said,
+        [(&json!("user"), &asked), (&json!("assistant"), &json!("from the one that took over"))]
+    );
     for process in [sleeper, other] {
         process.signal(Signal::TERM);
         assert!(process.exit().await.success(), "{}", process.output());
