@@ -42,8 +42,9 @@ pub(crate) struct Report {
 
 /// The turn as a client can see it.
 struct Seen {
-    session: String,
     turn: String,
+    /// A turn that the session is held by.
+    holder: Value,
     /// It has ended, as this.
     status: String,
     transcript: Vec<Value>,
@@ -172,13 +173,14 @@ impl<'a> Scenario<'a> {
     async fn look(&self, client: &Client) -> Result<Option<Seen>, Lost> {
         let sessions = client.get("/v1/sessions").await?.json();
         let Some(session) = sessions["data"][0]["id"].as_str() else { return Ok(None) };
+        let holder = sessions["data"][0]["turn"].clone();
         let page = client.get(&format!("/v1/sessions/{session}/transcript?limit=500")).await?.json();
         let transcript = page["data"].as_array().cloned().unwrap_or_default();
         let asked = transcript.iter().find(|message| message["content"].to_string().contains(&self.mark));
         let Some(turn) = asked.and_then(|message| message["turn"].as_str()) else { return Ok(None) };
         let found = client.get(&format!("/v1/sessions/{session}/turns/{turn}")).await?.json();
         let status = found["status"].as_str().unwrap_or_default().to_owned();
-        Ok(Some(Seen { session: session.to_owned(), turn: turn.to_owned(), status, transcript }))
+        Ok(Some(Seen { turn: turn.to_owned(), holder, status, transcript }))
     }
 
     /// The last, clean start, and all that must be true.
@@ -213,6 +215,9 @@ impl<'a> Scenario<'a> {
         }
         problems.extend(self.of_answers(&first, &again, parked, accepted));
         if let Some(seen) = &seen {
+            if seen.holder != Value::Null {
+                problems.push(format!("held: by {}", seen.holder));
+            }
             let order = transcript::problems(&seen.transcript, CLIENTS_TOOL);
             problems.extend(order.into_iter().map(|problem| format!("transcript: {problem}")));
             let times = transcript::count(&seen.transcript, &self.mark);
@@ -283,6 +288,9 @@ impl<'a> Scenario<'a> {
         if !audit.status.success() {
             problems.push(format!("audit: {}", String::from_utf8_lossy(&audit.stdout)));
         }
+        if !parked && !self.workload.is_job {
+            return problems;
+        }
         let work = self.site.json(&["jobs", "list", "--json"]).await;
         let turn = seen.map(|seen| seen.turn.as_str()).unwrap_or_default();
         let listed =
@@ -295,11 +303,6 @@ impl<'a> Scenario<'a> {
         let right = if self.workload.is_job { jobs == [state] } else { jobs.is_empty() };
         if !right {
             problems.push(format!("jobs: {jobs:?}"));
-        }
-        let session = seen.map(|seen| seen.session.as_str()).unwrap_or_default();
-        let shown = self.site.json(&["sessions", "show", session, "--json"]).await;
-        if shown["holder"] != Value::Null || shown["turn"] != Value::Null {
-            problems.push(format!("held: {shown}"));
         }
         problems
     }
