@@ -85,6 +85,18 @@ async fn serve(site: &Site, token: &str) -> (Process, Client) {
     (process, client)
 }
 
+/// A site whose agent asks this vendor.
+fn site_asking(vendor: &Vendor) -> Site {
+    Site::new(
+        env!("CARGO_BIN_EXE_reef-under-test"),
+        &json!({
+            "agents": [{"id": "main", "model": "slow/echo", "workspace": "./main"}],
+            "models": {"providers": {"slow": {"baseUrl": format!("{}/v1", vendor.url()), "api": "openai-completions"}}},
+            "turns": {"leaseSeconds": 1},
+        }),
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_on_one_store_are_one_product() {
     let site = Site::new(
@@ -152,14 +164,7 @@ async fn two_processes_on_one_store_are_one_product() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
     let vendor = Vendor::start().await;
-    let site = Site::new(
-        env!("CARGO_BIN_EXE_reef-under-test"),
-        &json!({
-            "agents": [{"id": "main", "model": "slow/echo", "workspace": "./main"}],
-            "models": {"providers": {"slow": {"baseUrl": format!("{}/v1", vendor.url()), "api": "openai-completions"}}},
-            "turns": {"leaseSeconds": 1},
-        }),
-    );
+    let site = site_asking(&vendor);
     let token = site.token("chat,sessions").await;
     let (sleeper, first) = serve(&site, &token).await;
     let (gate, second_gate) = (Gate::new(), Gate::new());
@@ -208,4 +213,32 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_more() {
         assert!(process.exit().await.success(), "{}", process.output());
     }
     assert!(site.run(&["audit", "verify"]).await.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_sees_what_the_other_process_wrote() {
+    let vendor = Vendor::start().await;
+    let site = site_asking(&vendor);
+    let token = site.token("chat").await;
+    let (one, other) = (serve(&site, &token).await, serve(&site, &token).await);
+    // Each process comes back to the session after the other one; the last two turns are neighbours in one process.
+    for (number, client) in [&one.1, &other.1, &one.1, &other.1, &other.1, &one.1].into_iter().enumerate() {
+        let session = [("x-openclaw-session-key", "agent:main:shared")];
+        let body =
+            json!({"model": "openclaw", "messages": [{"role": "user", "content": format!("turn {number}")}]});
+        let reply = client.post("/v1/chat/completions", &session, &body).await.expect("an answer");
+        assert_eq!(reply.json()["choices"][0]["message"]["content"], format!("You said: turn {number}"));
+        let before = (0..number).flat_map(|n| [format!("turn {n}"), format!("You said: turn {n}")]);
+        let expected: Vec<String> = before.chain([format!("turn {number}")]).collect();
+        let request = vendor.requests().pop().expect("a request").body;
+        let messages = request["messages"].as_array().into_iter().flatten();
+        let shown: Vec<_> = messages.filter(|message| message["role"] != "system").map(content).collect();
+        assert_eq!(shown, expected);
+    }
+}
+
+/// A message's text, in either of OpenAI's forms.
+fn content(message: &Value) -> String {
+    let text = message["content"].as_str().or_else(|| message["content"][0]["text"].as_str());
+    text.unwrap_or_default().to_owned()
 }
