@@ -62,7 +62,7 @@ const LAYERS: &[Layer] = &[
         name: "turns",
         modules: "agent::* worker worker::*",
         sees: "concepts metrics settings workspace app",
-        crates: "tokio tokio_util tracing",
+        crates: "lru tokio tokio_util tracing",
     },
     Layer {
         name: "http",

@@ -25,14 +25,15 @@ mod token;
 use clap::{Parser, Subcommand};
 use fault::Fault;
 use host::HostArgs;
-use mimalloc::MiMalloc;
 use site::Wrap;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
 
-/// A turn is some hundreds of small allocations: with this allocator it takes a quarter less CPU time. Here and not in
-/// the binary, so that every binary made of this library has it.
+/// A turn is some hundreds of small allocations: with this allocator it takes a third less CPU time than with glibc's, in
+/// about the same memory (mimalloc is as fast, in half as much memory again). Here and not in the binary, so that every
+/// binary made of this library has it.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Durable AI agent turns on your own servers.
 #[derive(Debug, Parser)]
