@@ -278,13 +278,19 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Option<Fou
     let may_know = |principal: &PrincipalId, agent: &AgentId| {
         (caller.id == *principal || caller.may(Scope::Admin)) && caller.may_use(agent)
     };
-    let Some(turn) = stores.sessions.turn(&caller.tenant, &id).await? else {
+    let mut turn = stores.sessions.turn(&caller.tenant, &id).await?;
+    if turn.is_none() {
         let Some(job) = job(gateway, caller, &id).await? else { return Ok(None) };
-        let Work::Turn(request) = &job.job.work;
-        let request = request.clone();
-        let known = may_know(&request.principal, &request.agent) && job.state != JobState::Done;
-        return Ok(known.then_some(Found::Job(job, request)));
-    };
+        if job.state != JobState::Done {
+            let Work::Turn(request) = &job.job.work;
+            let request = request.clone();
+            let known = may_know(&request.principal, &request.agent);
+            return Ok(known.then_some(Found::Job(job, request)));
+        }
+        // Between the two looks the worker ran the whole turn.
+        turn = stores.sessions.turn(&caller.tenant, &id).await?;
+    }
+    let Some(turn) = turn else { return Ok(None) };
     if !may_know(&turn.principal, &turn.agent) {
         return Ok(None);
     }
