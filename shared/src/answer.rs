@@ -42,8 +42,11 @@ impl Answer {
 /// What [`AnswerStore::claim`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody asked before, or whoever did never answered and its claim ran out: do it.
+    /// Nobody asked before, or it was given back: do it.
     Claimed,
+    /// Whoever asked before never answered, and its claim ran out: it is the caller's now. How far the first try came
+    /// is not known: do it only if doing it twice is the same.
+    Abandoned,
     /// Answered before.
     Answered(Answer),
     /// At work until then, at most.

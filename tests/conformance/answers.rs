@@ -38,7 +38,7 @@ pub(crate) async fn a_claimed_key_is_busy_until_its_claim_ends(stores: &Stores) 
 pub(crate) async fn a_claim_that_ran_out_can_be_claimed_again(stores: &Stores) {
     let key = key("k", "f");
     assert_eq!(claim(stores, &key, 10, 100).await, Claim::Claimed);
-    assert_eq!(claim(stores, &key, 100, 200).await, Claim::Claimed);
+    assert_eq!(claim(stores, &key, 100, 200).await, Claim::Abandoned);
     assert_eq!(claim(stores, &key, 150, 300).await, Claim::Busy { until: at(200) });
 }
 

@@ -101,19 +101,22 @@ impl Tool for Endless {
 }
 
 #[tokio::test]
-async fn a_once_tool_that_was_interrupted_is_never_run_again_under_its_key() {
-    for (effect, an_hour_later) in [(Effect::Once, Some(409)), (Effect::Idempotent, None)] {
+async fn a_once_tool_that_was_interrupted_is_parked_and_never_run_again_under_its_key() {
+    let (busy, parked) = ((409, "conflict".to_owned()), (409, "parked".to_owned()));
+    for (effect, later) in [(Effect::Once, Some(parked)), (Effect::Idempotent, None)] {
         let (name, description) = ("endless".to_owned(), String::new());
         let spec = ToolSpec { name, description, parameters: json!({}), strict: None, effect };
         let app = TestApp::with_tool(Arc::new(Endless(spec)));
         let token = app.token("a", &[Scope::Tools]).await;
         let body = json!({"tool": "endless", "idempotencyKey": "k"});
-        // Each caller goes if its call is at work; that of a call that was refused gets its status.
-        let call = || app.post(PATH, &token).json(&body).now_or_never().map(|answer| answer.code().0);
+        // Each caller leaves if its call is at work; that of a call that was refused gets its code.
+        let call = || app.post(PATH, &token).json(&body).now_or_never().map(|answer| answer.code());
         assert_eq!(call(), None);
-        assert_eq!(call(), Some(409), "at work");
+        assert_eq!(call(), Some(busy.clone()), "at work");
         app.clock.advance(Duration::from_secs(3600));
-        assert_eq!(call(), an_hour_later, "{effect:?}");
+        assert_eq!(call(), later, "{effect:?}");
+        let the_same = later.or(Some(busy.clone()));
+        assert_eq!(call(), the_same, "{effect:?}, asked again");
     }
 }
 

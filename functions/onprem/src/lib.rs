@@ -30,8 +30,7 @@ use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 
 /// A turn is some hundreds of small allocations: with this allocator it takes a third less CPU time than with glibc's, in
-/// about the same memory (mimalloc is as fast, in half as much memory again). Here and not in the binary, so that every
-/// binary made of this library has it.
+/// about the same memory. Here and not in the binary, so that every binary made of this library has it.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The code of a turn that waits for a person.
-pub(super) const PARKED: &str = "parked";
+const PARKED: &str = "parked";
 
 /// OpenAI's SDKs send a request again after any 409 unless this says `false`; without an idempotency key that would
 /// be another turn, and the parked tool's effect a second one.
@@ -107,6 +107,15 @@ impl ApiError {
         Self::invalid("Payload too large")
             .with_status(StatusCode::PAYLOAD_TOO_LARGE)
             .with_code("payload_too_large")
+    }
+
+    /// 409 for a turn or a call that waits for a person: `what` was interrupted while its `once` tool was at work.
+    pub(super) fn parked(what: &str, tool: &str) -> Self {
+        let message = format!(
+            "the {what} is parked: the tool `{tool}` was interrupted, and whether it did its work is not known; \
+             a person must look"
+        );
+        Self::new(ErrorKind::Conflict, message).with_code(PARKED)
     }
 
     /// Gives the answer another status than its kind's.

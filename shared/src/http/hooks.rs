@@ -238,7 +238,7 @@ async fn run_agent(
         };
         Ok(Answer::json(&accepted))
     };
-    idempotency::once(gateway, caller, idempotency, idempotency::hold(gateway), work).await
+    idempotency::redo(gateway, caller, idempotency, work).await
 }
 
 async fn run_wake(
@@ -268,7 +268,7 @@ async fn run_wake(
         let run_id = turn.to_string();
         Ok(Answer::json(&WakeHookAccepted { ok: true, mode, event_outcome: "queued", run_id }))
     };
-    idempotency::once(gateway, caller, idempotency, idempotency::hold(gateway), work).await
+    idempotency::redo(gateway, caller, idempotency, work).await
 }
 
 fn filled(text: Option<String>, param: &str) -> Result<String, ApiError> {

@@ -105,17 +105,19 @@ pub(super) fn fingerprint(route: &str, headers: &HeaderMap, body: &[u8]) -> Stri
     hex(&hasher.finalize())
 }
 
-/// How long a key is claimed for work that may be begun anew, because it does the same under [`id_of`] the key: as long
-/// as a turn's lease, after which another process takes over what a dead one had begun.
-pub(super) fn hold(gateway: &Gateway) -> Duration {
-    gateway.app.config.turns.lease
+/// What the same request is answered when its first try was begun and never answered.
+pub(super) enum Interrupted {
+    /// It is done again: under [`id_of`] the key that is the same.
+    Again,
+    /// This, for good: a second try might do it twice.
+    Parked(ApiError),
 }
 
 /// Does `work` once per key and keeps its answer. Without a key it is just done.
 ///
-/// The key is claimed for `hold`: [`hold`], or longer than `work` can take if it must not be begun anew. A failure that
-/// can pass gives the claim back; any other failure is an answer like others. If the process dies meanwhile, the key is
-/// busy until the claim runs out.
+/// The key is claimed for `hold`, which `work` should not outlast. A failure that can pass gives the claim back; any
+/// other failure is an answer like others. If the process dies or the caller leaves meanwhile, the key is busy until
+/// the claim runs out, and then answered as `interrupted` says.
 ///
 /// # Errors
 /// 409 while the same key is at work, 422 when it was used for something else, and those of `work`.
@@ -124,6 +126,7 @@ pub(super) async fn once(
     caller: &Caller,
     idempotency: Option<Idempotency>,
     hold: Duration,
+    interrupted: Interrupted,
     work: impl Future<Output = Result<Answer, ApiError>>,
 ) -> Result<Response, ApiError> {
     let Some(idempotency) = idempotency else { return Ok(to_response(work.await?)) };
@@ -132,6 +135,12 @@ pub(super) async fn once(
     let now = clock.now();
     match answers.claim(&key, now, now + hold).await? {
         Claim::Claimed => {}
+        Claim::Abandoned => {
+            if let Interrupted::Parked(error) = interrupted {
+                answers.store(&key, &error.to_answer(), now).await?;
+                return Err(error);
+            }
+        }
         Claim::Answered(answer) => {
             let mut response = to_response(answer);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -153,6 +162,20 @@ pub(super) async fn once(
     };
     answers.store(&key, &answer, clock.now()).await?;
     Ok(to_response(answer))
+}
+
+/// [`once`] for work that does the same under [`id_of`] the key, however often: its key is claimed as long as a turn's
+/// lease, after which another process takes over what a dead one had begun.
+///
+/// # Errors
+/// Those of [`once`].
+pub(super) async fn redo(
+    gateway: &Gateway,
+    caller: &Caller,
+    idempotency: Option<Idempotency>,
+    work: impl Future<Output = Result<Answer, ApiError>>,
+) -> Result<Response, ApiError> {
+    once(gateway, caller, idempotency, gateway.app.config.turns.lease, Interrupted::Again, work).await
 }
 
 fn busy(wait: Duration) -> ApiError {

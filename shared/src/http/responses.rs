@@ -223,7 +223,7 @@ async fn enqueue(
         let body = serde_json::to_string(&response).map_err(Error::internal)?;
         Ok(Answer { status: StatusCode::OK.as_u16(), content_type: body::JSON.to_owned(), body })
     };
-    idempotency::once(gateway, caller, idempotency, idempotency::hold(gateway), work).await
+    idempotency::redo(gateway, caller, idempotency, work).await
 }
 
 /// What a response's id can stand for.

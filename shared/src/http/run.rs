@@ -1,7 +1,7 @@
 //! A turn as the OpenAI surfaces see it: started, then either awaited or streamed.
 
 use super::Gateway;
-use super::error::{ApiError, PARKED};
+use super::error::ApiError;
 use super::{idempotency, sse};
 use crate::agent::{RunRequest, TurnEvent, TurnStream};
 use crate::error::{Error, ErrorKind};
@@ -146,12 +146,7 @@ pub(super) fn reply(outcome: TurnOutcome) -> Result<Reply, ApiError> {
         TurnOutcome::Done(reply) => Ok(reply),
         TurnOutcome::Failed(failure) => Err(Error::from(failure).into()),
         TurnOutcome::Parked(parked) => {
-            let message = format!(
-                "the turn is parked: the tool `{}` was interrupted, and whether it did its work is not known; \
-                 a person must look",
-                parked.call.name
-            );
-            Err(ApiError::new(ErrorKind::Conflict, message).with_code(PARKED))
+            Err(ApiError::parked("turn", &parked.call.name))
         }
     }
 }

@@ -255,7 +255,7 @@ pub(super) async fn reset(
         tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session reset");
         Ok(Answer::json(&SessionView::from(session)))
     };
-    idempotency::once(&gateway, &caller, idempotency, idempotency::hold(&gateway), work).await
+    idempotency::redo(&gateway, &caller, idempotency, work).await
 }
 
 /// A session that is gone.

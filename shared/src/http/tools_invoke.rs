@@ -4,6 +4,7 @@ use super::Gateway;
 use super::auth::Caller;
 use super::body;
 use super::error::ApiError;
+use super::idempotency::Interrupted;
 use super::{idempotency, target};
 use crate::answer::Answer;
 use crate::error::Error;
@@ -27,9 +28,6 @@ const MOST_BYTES: usize = 2 * 1024 * 1024;
 
 /// A tool's own time; none of the built-in ones takes a tenth of it.
 const HOLD: Duration = Duration::from_secs(120);
-
-/// A `once` tool that was interrupted must not run again under the same key: its claim outlives the installation.
-const FOR_GOOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Which tool, and with what.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -142,9 +140,12 @@ async fn run(
         time_zone: agent.time_zone.clone(),
         workspace: agent.workspace.clone(),
     };
-    let hold = if tool.spec().effect == Effect::Once { FOR_GOOD } else { HOLD };
+    let interrupted = match tool.spec().effect {
+        Effect::Once => Interrupted::Parked(ApiError::parked("call", &name).ok_false()),
+        Effect::None | Effect::Idempotent => Interrupted::Again,
+    };
     let work = call(gateway, tool.as_ref(), &context, &arguments);
-    idempotency::once(gateway, caller, idempotency, hold, work).await
+    idempotency::once(gateway, caller, idempotency, HOLD, interrupted, work).await
 }
 
 async fn call(

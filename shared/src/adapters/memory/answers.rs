@@ -44,7 +44,7 @@ impl AnswerStore for Memory {
             UsedBy::Request { until: held, .. } if *held > now => Claim::Busy { until: *held },
             UsedBy::Request { until: held, .. } => {
                 *held = until;
-                Claim::Claimed
+                Claim::Abandoned
             }
         })
     }

@@ -62,7 +62,7 @@ pub(in crate::adapters::onprem) async fn claim<T: Tx>(
         args![until, &key.tenant, &key.principal, &key.idempotency.key],
     )
     .await?;
-    Ok(Claim::Claimed)
+    Ok(Claim::Abandoned)
 }
 
 /// [`crate::answer::AnswerStore::store`], with the answer as JSON. The first answer stays.
