@@ -1,0 +1,121 @@
+//! One table as the stores see it: items, conditions, and writes that all happen or none.
+//!
+//! Everything that the stores decide is written over [`Table`], so that it runs the same on DynamoDB and on the simulated
+//! tables of several regions that the tests replicate late and out of order.
+
+use crate::error::StoreError;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+
+/// Name of the partition key attribute.
+pub const PARTITION: &str = "pk";
+/// Name of the sort key attribute.
+pub const SORT: &str = "sk";
+
+/// A value. Whatever is never compared by the table is JSON in a text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attr {
+    /// A text.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+}
+
+/// An item without its key, by attribute name.
+pub type Attrs = BTreeMap<String, Attr>;
+
+/// Names one item.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Items of one partition are read together, in the order of their sort keys.
+    pub partition: String,
+    /// Unique within the partition.
+    pub sort: String,
+}
+
+/// An item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub key: Key,
+    /// What it holds.
+    pub attrs: Attrs,
+}
+
+/// What must hold for a write to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Always,
+    /// There is no such item.
+    Absent,
+    /// There is one.
+    Present,
+    /// There is one, and this attribute has this value.
+    Is(&'static str, Attr),
+}
+
+/// One write of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Replaces the whole item.
+    Put(Item, Condition),
+    /// Removes the item.
+    Delete(Key, Condition),
+    /// Writes nothing, only asks.
+    Check(Key, Condition),
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub enum WriteError {
+    /// A condition does not hold: that of the write at this position (the first, if several).
+    Refused(usize),
+    /// Another transaction touched the same items at the same time: read again, decide again.
+    Contended,
+    /// The table failed.
+    Store(StoreError),
+}
+
+/// A second order of the same items: only items that carry its two attributes are in it. Reads of it lag behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Index {
+    /// Its name in the table's definition.
+    pub name: &'static str,
+    /// The attribute that is its partition key; a text.
+    pub partition: &'static str,
+    /// The attribute that is its sort key; a text.
+    pub sort: &'static str,
+}
+
+/// Which items of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Of an index, or of the table itself.
+    pub index: Option<Index>,
+    /// The partition key.
+    pub partition: String,
+    /// Sort keys from here on, inclusive.
+    pub from: String,
+    /// Sort keys up to here, inclusive.
+    pub to: String,
+    /// Greatest sort key first.
+    pub newest_first: bool,
+    /// At most so many; fewer come only if there are no more.
+    pub limit: usize,
+}
+
+/// A table of one region. Reads by key and queries without an index see every write that returned before in this region;
+/// conditions, too, look at this region only.
+#[async_trait]
+pub trait Table: Send + Sync {
+    /// The item with this key.
+    async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError>;
+
+    /// Items in the order of their sort keys. Of an index: whole items, too, possibly as they were a moment ago.
+    async fn query(&self, query: &Query) -> Result<Vec<Item>, StoreError>;
+
+    /// Writes all or, if one condition does not hold, nothing; durable on return. At most 100 writes, each of another
+    /// item. After [`StoreError::Unavailable`] it may have happened or not.
+    async fn write(&self, writes: Vec<Write>) -> Result<(), WriteError>;
+}
