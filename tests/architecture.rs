@@ -80,6 +80,12 @@ const LAYERS: &[Layer] = &[
         crates: "bytes http jiff reqwest tokio",
     },
     Layer {
+        name: "aws",
+        modules: "adapters::aws adapters::aws::*",
+        sees: "concepts",
+        crates: "aws_sdk_dynamodb",
+    },
+    Layer {
         name: "onprem",
         modules: "adapters::onprem adapters::onprem::*",
         sees: "concepts",

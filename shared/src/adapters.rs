@@ -1,5 +1,7 @@
 //! Adapters: technology + port. Each knows the concepts and its one technology, never HTTP and never another adapter.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod memory;
 pub mod models;
 #[cfg(feature = "onprem")]

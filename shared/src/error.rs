@@ -196,6 +196,14 @@ pub enum StoreError {
     /// The store cannot be reached or is too busy; nothing is known to have been written. Try again.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Source),
+    /// What is to be stored is larger than the store takes.
+    #[error("{bytes} bytes are more than the store takes at once")]
+    TooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The most in bytes.
+        most: usize,
+    },
     /// The store holds something that cannot be read, or refused what it should accept. A person must look.
     #[error("the store holds something unreadable")]
     Broken(#[source] Source),
@@ -215,6 +223,9 @@ impl From<StoreError> for Error {
                     .after(Duration::from_secs(1))
                     .caused_by(source)
             }
+            StoreError::TooLarge { bytes, most } => Self::invalid(format!(
+                "the message is too large to be stored: {bytes} bytes, at most {most}; send less at once"
+            )),
             StoreError::Broken(source) => Self::internal(source),
         }
     }

@@ -1,0 +1,3 @@
+//! Adapters for AWS.
+
+pub mod dynamodb;

@@ -1,0 +1,76 @@
+//! Every storage port on DynamoDB, written over [`Table`].
+//!
+//! An operation reads (consistently, by key), decides, and writes in one conditional write or transaction; if somebody
+//! else was faster it reads again. Which items there are stands in [`schema`].
+
+mod answers;
+mod attrs;
+mod audit;
+mod clear;
+mod dynamo_table;
+mod heads;
+mod index;
+mod jobs;
+mod keys;
+mod limits;
+pub mod schema;
+mod sessions;
+mod steps;
+pub mod table;
+mod tokens;
+mod turns;
+mod walk;
+
+pub use dynamo_table::{DynamoTable, Units};
+
+use crate::error::StoreError;
+use std::sync::Arc;
+use table::{Table, Write, WriteError};
+
+/// How often an operation on one session, job or key tries to be the fastest.
+const TRIES: usize = 50;
+
+/// All storage ports over two tables. Clones share them.
+#[derive(Clone)]
+pub struct DynamoStores {
+    core: Arc<dyn Table>,
+    local: Arc<dyn Table>,
+    here: Here,
+}
+
+/// Which region's stores these are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// Its name: the home of the sessions that are made here.
+    pub region: String,
+    /// Its number among all regions, from 0 to 15, for good: the region's epochs leave this remainder by 16, so that no
+    /// two regions ever give the same one. 0 where there is only one region.
+    pub ordinal: u64,
+}
+
+impl DynamoStores {
+    /// Stores over `core`, which may be replicated to other regions, and `local`, which is not.
+    pub fn new(core: Arc<dyn Table>, local: Arc<dyn Table>, here: Here) -> Self {
+        Self { core, local, here }
+    }
+
+    /// Writes to `core`: `false` if a condition did not hold or somebody else was at it, so that all must be read and
+    /// decided again.
+    async fn wrote(&self, writes: Vec<Write>) -> Result<bool, StoreError> {
+        wrote(self.core.as_ref(), writes).await
+    }
+}
+
+/// As [`DynamoStores::wrote`].
+async fn wrote(table: &dyn Table, writes: Vec<Write>) -> Result<bool, StoreError> {
+    match table.write(writes).await {
+        Ok(()) => Ok(true),
+        Err(WriteError::Refused(_) | WriteError::Contended) => Ok(false),
+        Err(WriteError::Store(error)) => Err(error),
+    }
+}
+
+/// Others were faster every time.
+fn contended() -> StoreError {
+    StoreError::Unavailable("others write to the same item all the time".into())
+}

@@ -1,0 +1,137 @@
+//! [`AnswerStore`] on DynamoDB, and the idempotency records that it shares with turns.
+
+use super::attrs::{Draft, to_json};
+use super::table::{Attr, Condition, Item, Key, Table, Write};
+use super::{DynamoStores, TRIES, contended, keys};
+use crate::answer::{Answer, AnswerKey, AnswerStore, Claim};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::TurnId;
+use crate::session::NewTurn;
+use async_trait::async_trait;
+
+/// What a key was used for.
+#[derive(Debug)]
+pub(super) struct KeyRecord {
+    pub(super) fingerprint: String,
+    pub(super) used_by: UsedBy,
+}
+
+/// One kind never answers the other.
+#[derive(Debug)]
+pub(super) enum UsedBy {
+    Turn(TurnId),
+    Answered(Answer),
+    Claimed(Timestamp),
+}
+
+impl KeyRecord {
+    fn read(item: &Item) -> Result<Self, StoreError> {
+        let used_by = if let Some(turn) = item.opt_text("turn")? {
+            UsedBy::Turn(TurnId::new(turn))
+        } else if let Some(answer) = item.opt_json("answer")? {
+            UsedBy::Answered(answer)
+        } else {
+            UsedBy::Claimed(item.time("until")?)
+        };
+        Ok(Self { fingerprint: item.text("fingerprint")?.to_owned(), used_by })
+    }
+}
+
+/// A record of a turn.
+pub(super) fn of_turn(new: &NewTurn, turn: &TurnId) -> Option<Item> {
+    let idempotency = new.idempotency.as_ref()?;
+    let key = keys::idempotency(&new.tenant, &new.principal, &idempotency.key);
+    let draft = Draft::new(key).text("fingerprint", &idempotency.fingerprint).text("turn", turn.as_str());
+    Some(draft.item())
+}
+
+/// The record of a new turn's key.
+pub(super) async fn of_new_turn(core: &dyn Table, new: &NewTurn) -> Result<Option<KeyRecord>, StoreError> {
+    let Some(idempotency) = &new.idempotency else { return Ok(None) };
+    let item = core.get(&keys::idempotency(&new.tenant, &new.principal, &idempotency.key)).await?;
+    item.as_ref().map(KeyRecord::read).transpose()
+}
+
+/// What must hold for a claim to be as it was read.
+fn still_claimed(until: Timestamp) -> Condition {
+    Condition::Is("until", Attr::Number(until.as_millis()))
+}
+
+fn key_of(key: &AnswerKey) -> Key {
+    keys::idempotency(&key.tenant, &key.principal, &key.idempotency.key)
+}
+
+fn draft(key: &AnswerKey) -> Draft {
+    Draft::new(key_of(key)).text("fingerprint", &key.idempotency.fingerprint)
+}
+
+impl DynamoStores {
+    async fn record(&self, key: &AnswerKey) -> Result<Option<KeyRecord>, StoreError> {
+        self.core.get(&key_of(key)).await?.as_ref().map(KeyRecord::read).transpose()
+    }
+}
+
+#[async_trait]
+impl AnswerStore for DynamoStores {
+    async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
+        for _ in 0..TRIES {
+            let condition = match self.record(key).await? {
+                None => Condition::Absent,
+                Some(record) if record.fingerprint != key.idempotency.fingerprint => {
+                    return Ok(Claim::Mismatch);
+                }
+                Some(KeyRecord { used_by: UsedBy::Turn(_), .. }) => return Ok(Claim::Mismatch),
+                Some(KeyRecord { used_by: UsedBy::Answered(answer), .. }) => {
+                    return Ok(Claim::Answered(answer));
+                }
+                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) if until > now => {
+                    return Ok(Claim::Busy { until });
+                }
+                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) => still_claimed(until),
+            };
+            let claim = draft(key).time("until", until).item();
+            if self.wrote(vec![Write::Put(claim, condition)]).await? {
+                return Ok(Claim::Claimed);
+            }
+        }
+        Err(contended())
+    }
+
+    async fn store(&self, key: &AnswerKey, answer: &Answer, _now: Timestamp) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let Some(record) = self.record(key).await? else { return Err(StoreError::NotFound) };
+            if record.fingerprint != key.idempotency.fingerprint {
+                return Err(StoreError::NotFound);
+            }
+            let until = match record.used_by {
+                UsedBy::Turn(_) => return Err(StoreError::NotFound),
+                // Whoever answered first is who the client may have heard.
+                UsedBy::Answered(_) => return Ok(()),
+                UsedBy::Claimed(until) => until,
+            };
+            let answered = draft(key).text("answer", to_json(answer)?).item();
+            if self.wrote(vec![Write::Put(answered, still_claimed(until))]).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    async fn release(&self, key: &AnswerKey) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let until = match self.record(key).await? {
+                Some(KeyRecord { used_by: UsedBy::Claimed(until), fingerprint })
+                    if fingerprint == key.idempotency.fingerprint =>
+                {
+                    until
+                }
+                _ => return Ok(()),
+            };
+            if self.wrote(vec![Write::Delete(key_of(key), still_claimed(until))]).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+}

@@ -1,0 +1,190 @@
+//! [`AuditLog`] on DynamoDB: the rows stand in the steps that they record.
+
+use super::attrs::{from_json, to_json};
+use super::keys::{self, SHARDS, StepAt};
+use super::schema::LISTED;
+use super::steps::{Rows, audit_in, audit_rows};
+use super::table::{Attr, Condition, Item, Key, Write};
+use super::walk::Walk;
+use super::{DynamoStores, TRIES, contended};
+use crate::audit::{AuditFilter, AuditLog, AuditRow, AuditVerdict, ChainCheck};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{SessionId, SessionKey, TenantId};
+use async_trait::async_trait;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Steps that are read at once.
+const PAGE: usize = 100;
+
+/// Rows of one step lie no further apart than this: the index knows only the earliest.
+const WIDEST_STEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Behind every sort key of the index.
+const END: &str = "g";
+
+/// A row, and where it was written.
+struct Placed {
+    row: AuditRow,
+    step: StepAt,
+    /// Among its step's rows.
+    nth: usize,
+}
+
+impl Placed {
+    /// The order of a listing; rows of one time and transcript stay as they were written.
+    fn order(&self) -> (Timestamp, SessionKey, SessionId, StepAt, usize) {
+        let Self { row, step, nth } = self;
+        (row.entry.at, row.session.clone(), row.session_id.clone(), *step, *nth)
+    }
+}
+
+impl DynamoStores {
+    /// Steps with rows, by the time of their earliest row.
+    fn rows_of(&self, tenant: &TenantId, shard: u64, from: String, to: String) -> Walk<'_> {
+        Walk::new(self.core.as_ref(), audit_in(tenant, shard), from, to, PAGE).of(LISTED)
+    }
+
+    /// Steps of one session, as they were written.
+    fn steps_of_session(&self, tenant: &TenantId, session: &SessionKey) -> Walk<'_> {
+        let partition = keys::session_partition(tenant, session);
+        let (from, to) = (keys::STEPS.to_owned(), keys::behind(keys::STEPS));
+        Walk::new(self.core.as_ref(), partition, from, to, PAGE)
+    }
+
+    /// Forgets the rows of a step from before `before`; returns how many.
+    async fn prune_step(&self, key: &Key, before: Timestamp) -> Result<u64, StoreError> {
+        for _ in 0..TRIES {
+            let Some(mut item) = self.core.get(key).await? else { return Ok(0) };
+            let Some(text) = item.opt_text("a")?.map(str::to_owned) else { return Ok(0) };
+            let mut rows: Rows = from_json(&text)?;
+            let had = rows.rows.len();
+            rows.retain(|row| row.at >= before);
+            let pruned = (had - rows.rows.len()) as u64;
+            if pruned == 0 {
+                return Ok(0);
+            }
+            let as_read = Condition::Is("a", Attr::Text(text));
+            let (tenant, session) = keys::session_of(&key.partition)
+                .ok_or_else(|| super::attrs::broken("a step in an odd partition"))?;
+            let (id, at, _) = keys::step_of(&key.sort)
+                .ok_or_else(|| super::attrs::broken("a step with an odd key"))?;
+            let write = match rows.place(&session, &tenant, &id, at) {
+                Some((partition, sort)) => {
+                    item.attrs.insert("a".to_owned(), Attr::Text(to_json(&rows)?));
+                    item.attrs.insert(LISTED.partition.to_owned(), Attr::Text(partition));
+                    item.attrs.insert(LISTED.sort.to_owned(), Attr::Text(sort));
+                    Write::Put(item, as_read)
+                }
+                // All that was left of a deleted session's step.
+                None if !item.attrs.contains_key("b") => Write::Delete(key.clone(), as_read),
+                None => {
+                    for name in ["a", LISTED.partition, LISTED.sort] {
+                        item.attrs.remove(name);
+                    }
+                    Write::Put(item, as_read)
+                }
+            };
+            if self.wrote(vec![write]).await? {
+                return Ok(pruned);
+            }
+        }
+        Err(contended())
+    }
+}
+
+/// Adds the rows of an item that fit.
+fn add(rows: &mut Vec<Placed>, item: &Item, filter: &AuditFilter) -> Result<(), StoreError> {
+    let Some((_, step, _)) = keys::step_of(&item.key.sort) else { return Ok(()) };
+    let placed = audit_rows(item)?.into_iter().enumerate().map(|(nth, row)| Placed { row, step, nth });
+    rows.extend(placed.filter(|Placed { row, .. }| {
+        filter.since.is_none_or(|since| row.entry.at >= since)
+            && filter.until.is_none_or(|until| row.entry.at < until)
+    }));
+    Ok(())
+}
+
+#[async_trait]
+impl AuditLog for DynamoStores {
+    async fn list(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+        if filter.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut rows = Vec::new();
+        if let Some(session) = &filter.session {
+            let mut walk = self.steps_of_session(tenant, session);
+            while let Some(item) = walk.next().await? {
+                add(&mut rows, &item, filter)?;
+            }
+        } else {
+            let from = filter.since.map_or("0".to_owned(), |since| keys::in_order(since - WIDEST_STEP));
+            let to = filter.until.map_or(END.to_owned(), keys::in_order);
+            for shard in 0..SHARDS {
+                let mut walk = self.rows_of(tenant, shard, from.clone(), to.clone());
+                let mut of_shard: Vec<Placed> = Vec::new();
+                while let Some(item) = walk.next().await? {
+                    let place = walk.place(&item)?;
+                    // As many rows as are asked for are older than anything still to come.
+                    if of_shard.len() >= filter.limit {
+                        of_shard.sort_by_cached_key(Placed::order);
+                        of_shard.truncate(filter.limit);
+                        let newest = of_shard.last().map(|placed| keys::in_order(placed.row.entry.at));
+                        if newest.is_some_and(|newest| !place.starts_with(&newest) && *newest < *place) {
+                            break;
+                        }
+                    }
+                    add(&mut of_shard, &item, filter)?;
+                }
+                rows.append(&mut of_shard);
+            }
+        }
+        rows.sort_by_cached_key(Placed::order);
+        Ok(rows.into_iter().take(filter.limit).map(|placed| placed.row).collect())
+    }
+
+    /// Chain by chain, one after the other. What an old home wrote late forks its chain: each epoch is checked by itself.
+    async fn verify(&self, tenant: &TenantId) -> Result<AuditVerdict, StoreError> {
+        let mut sessions = BTreeSet::new();
+        for shard in 0..SHARDS {
+            let mut walk = self.rows_of(tenant, shard, "0".to_owned(), END.to_owned());
+            while let Some(item) = walk.next().await? {
+                sessions.extend(keys::session_of(&item.key.partition).map(|(_, session)| session));
+            }
+        }
+        let mut verdict = AuditVerdict { rows: 0, broken: Vec::new() };
+        for session in sessions {
+            let mut check = ChainCheck::default();
+            let mut chain = None;
+            let mut walk = self.steps_of_session(tenant, &session);
+            while let Some(item) = walk.next().await? {
+                let of = keys::step_of(&item.key.sort).map(|(id, at, _)| (id, at.epoch));
+                if chain != of {
+                    add_up(&mut verdict, std::mem::take(&mut check).finish());
+                    chain = of;
+                }
+                for row in audit_rows(&item)? {
+                    check.feed(&row);
+                }
+            }
+            add_up(&mut verdict, check.finish());
+        }
+        Ok(verdict)
+    }
+
+    async fn prune(&self, tenant: &TenantId, before: Timestamp) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        for shard in 0..SHARDS {
+            let mut walk = self.rows_of(tenant, shard, "0".to_owned(), keys::in_order(before));
+            while let Some(item) = walk.next().await? {
+                pruned += self.prune_step(&item.key, before).await?;
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+fn add_up(verdict: &mut AuditVerdict, of_chain: AuditVerdict) {
+    verdict.rows += of_chain.rows;
+    verdict.broken.extend(of_chain.broken);
+}

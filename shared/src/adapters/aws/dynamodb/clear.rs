@@ -1,0 +1,106 @@
+//! What a deletion leaves to be cleared: steps without their messages stay for the audit trail, everything else goes.
+
+use super::attrs::{Draft, from_json, to_json};
+use super::heads::View;
+use super::steps::{Steps, StoredStep};
+use super::table::{Attr, Condition, Item, Write};
+use super::walk::Walk;
+use super::{DynamoStores, TRIES, contended, keys};
+use crate::error::StoreError;
+use crate::id::{SessionId, TenantId};
+use crate::session::TurnOutcome;
+
+/// Writes of the transaction besides those for transcripts that were put away.
+const OTHERS: usize = 40;
+
+impl DynamoStores {
+    /// The transaction that makes a session unfindable, and its note of what is to be cleared.
+    pub(super) async fn forget(&self, view: &View) -> Result<(Item, Vec<Write>), StoreError> {
+        let (from, to) = (keys::PAST.to_owned(), keys::behind(keys::PAST));
+        let partition = keys::session_partition(&view.tenant, &view.key);
+        let mut walk = Walk::new(self.core.as_ref(), partition, from, to, 100);
+        let mut ids = vec![view.head.id.to_string()];
+        let mut past = Vec::new();
+        while let Some(item) = walk.next().await? {
+            ids.extend(item.key.sort.strip_prefix(keys::PAST).and_then(keys::unescape));
+            past.push(item.key);
+        }
+        let clearing =
+            Draft::new(view.key_of(keys::CLEARING)).text("transcripts", to_json(&ids)?).item();
+        let mut writes = vec![
+            Write::Delete(view.key_of(keys::META), Condition::Present),
+            Write::Put(clearing.clone(), Condition::Absent),
+        ];
+        for epoch in view.epochs.iter().take(OTHERS - 2) {
+            let is_present = *epoch == view.head.epoch;
+            let condition = if is_present { view.head.unchanged() } else { Condition::Always };
+            writes.push(Write::Delete(view.key_of(keys::head(*epoch)), condition));
+        }
+        writes.extend(past.into_iter().take(100 - OTHERS).map(|key| Write::Delete(key, Condition::Always)));
+        Ok((clearing, writes))
+    }
+
+    /// Clears what a deletion noted. Again if it was cut short: each step finds what is left.
+    pub(super) async fn clear(&self, clearing: &Item) -> Result<(), StoreError> {
+        let ids: Vec<String> = from_json(clearing.text("transcripts")?)?;
+        let partition = &clearing.key.partition;
+        let (tenant, session) = keys::session_of(partition)
+            .ok_or_else(|| super::attrs::broken("a note of a deletion in an odd partition"))?;
+        for id in ids {
+            let id = SessionId::new(id);
+            let steps = keys::steps(&id);
+            let to = keys::behind(&steps);
+            let mut steps = Steps::oldest_first(self.core.as_ref(), partition.clone(), steps, to);
+            while let Some(step) = steps.next().await? {
+                self.clear_step(&tenant, &step).await?;
+            }
+            let past = keys::of_session(&tenant, &session, keys::past(&id));
+            self.wrote(vec![Write::Delete(past, Condition::Always)]).await?;
+        }
+        self.wrote(vec![Write::Delete(clearing.key.clone(), Condition::Always)]).await?;
+        Ok(())
+    }
+
+    async fn clear_step(&self, tenant: &TenantId, step: &StoredStep) -> Result<(), StoreError> {
+        if let Some(facts) = &step.body.facts {
+            if let Some(idempotency) = &facts.idempotency {
+                let key = keys::idempotency(tenant, &facts.principal, &idempotency.key);
+                let same = Condition::Is("turn", Attr::Text(step.turn.to_string()));
+                self.wrote(vec![Write::Delete(key, same)]).await?;
+            }
+            let same = Condition::Is("id", Attr::Text(step.id.to_string()));
+            self.wrote(vec![Write::Delete(keys::turn(tenant, &step.turn), same)]).await?;
+        }
+        if matches!(step.body.outcome, Some(TurnOutcome::Parked(_))) {
+            let parked = keys::parked(tenant, step.time, &step.turn);
+            self.wrote(vec![Write::Delete(parked, Condition::Always)]).await?;
+        }
+        // What the step goes on in is found by its first item only, which therefore goes last.
+        for key in &step.more {
+            self.wrote(vec![Write::Delete(key.clone(), Condition::Always)]).await?;
+        }
+        if !step.has_rows {
+            self.wrote(vec![Write::Delete(step.key.clone(), Condition::Always)]).await?;
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            let Some(mut item) = self.core.get(&step.key).await? else { return Ok(()) };
+            let as_read = match item.attrs.get("a") {
+                Some(rows) => Condition::Is("a", rows.clone()),
+                // Its rows were pruned meanwhile.
+                None => return self.delete_item(&step.key).await,
+            };
+            item.attrs.remove("b");
+            item.attrs.remove("more");
+            if self.wrote(vec![Write::Put(item, as_read)]).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    async fn delete_item(&self, key: &super::table::Key) -> Result<(), StoreError> {
+        self.wrote(vec![Write::Delete(key.clone(), Condition::Always)]).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! [`SessionIndex`] on DynamoDB.
+
+use super::attrs::broken;
+use super::heads::{self, View, held_in, listed_of, listed_of_user, minute};
+use super::keys::{self, SHARDS};
+use super::schema::{DUE, LISTED, USER};
+use super::table::{Condition, Index, Item, Write};
+use super::walk::Walk;
+use super::{DynamoStores, TRIES, contended, turns};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
+use crate::session::{Session, SessionFilter, SessionIndex, Turn};
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+/// Sessions that are read at once for a listing.
+const PAGE: usize = 50;
+
+/// Reads that are under way at the same time.
+const AT_ONCE: usize = 10;
+
+/// Behind every sort key of an index: they begin with a time in hexadecimal digits.
+const END: &str = "g";
+
+/// The last change's order: newest first, ties by key.
+fn newest_first(session: &Session) -> (Reverse<Timestamp>, SessionKey) {
+    (Reverse(session.updated_at), session.key.clone())
+}
+
+impl DynamoStores {
+    /// The session that a head of the index belongs to, if it is the head of its present epoch.
+    async fn listed(&self, item: Item) -> Result<Option<View>, StoreError> {
+        let (tenant, key) =
+            keys::session_of(&item.key.partition).ok_or_else(|| broken("a head in an odd partition"))?;
+        let found = heads::find(self.core.as_ref(), &tenant, &key).await?;
+        Ok(found.view.filter(|view| keys::head(view.head.epoch) == item.key.sort))
+    }
+
+    /// The first `limit` sessions of one partition of an index, and perhaps more.
+    async fn listed_in(
+        &self,
+        index: Index,
+        partition: String,
+        filter: &SessionFilter,
+    ) -> Result<Vec<Session>, StoreError> {
+        // Behind the minute of the last moment that fits.
+        let to = filter.updated_before.map_or(END.to_owned(), |before| format!("{}$", minute(before)));
+        let page = filter.limit.min(PAGE);
+        let walk = Walk::new(self.core.as_ref(), partition, String::from("0"), to, page);
+        let mut walk = walk.of(index).newest_first();
+        let mut sessions: Vec<Session> = Vec::new();
+        let mut last_minute = String::new();
+        loop {
+            let mut some = Vec::new();
+            while some.len() < page.max(1) {
+                let Some(item) = walk.next().await? else { break };
+                some.push(item);
+            }
+            let is_last = some.len() < page.max(1);
+            // Within a minute the index does not know the order: all of the minute are looked at.
+            let mut is_enough = false;
+            for item in &some {
+                let minute = walk.place(item)?.split('#').next().unwrap_or_default();
+                if minute != last_minute {
+                    is_enough |= sessions.len() >= filter.limit;
+                    minute.clone_into(&mut last_minute);
+                }
+            }
+            let views: Vec<Option<View>> =
+                stream::iter(some).map(|item| self.listed(item)).buffered(AT_ONCE).try_collect().await?;
+            sessions.extend(views.into_iter().flatten().map(|view| view.session()).filter(|session| {
+                filter.agents.as_ref().is_none_or(|agents| agents.contains(&session.agent))
+                    && filter.user.as_ref().is_none_or(|user| session.user.as_ref() == Some(user))
+                    && filter.updated_before.is_none_or(|before| session.updated_at < before)
+            }));
+            if is_last || is_enough {
+                return Ok(sessions);
+            }
+        }
+    }
+
+    /// The agents that have, or had, sessions.
+    async fn agents(&self, tenant: &TenantId) -> Result<Vec<AgentId>, StoreError> {
+        let (from, to) = ("G#".to_owned(), keys::behind("G#"));
+        let mut walk = Walk::new(self.core.as_ref(), keys::agents_of(tenant), from, to, 100);
+        let mut agents = Vec::new();
+        while let Some(item) = walk.next().await? {
+            agents.push(AgentId::new(item.text("agent")?));
+        }
+        Ok(agents)
+    }
+
+    /// The session, if nothing is at work or interrupted on it.
+    async fn idle(&self, tenant: &TenantId, key: &SessionKey) -> Result<View, StoreError> {
+        let found = heads::find(self.core.as_ref(), tenant, key).await?;
+        if let (None, Some(clearing)) = (&found.view, &found.clearing) {
+            self.clear(clearing).await?;
+        }
+        let view = found.view.ok_or(StoreError::NotFound)?;
+        self.at_home(&view)?;
+        if view.head.held.is_some() { Err(StoreError::Fenced) } else { Ok(view) }
+    }
+}
+
+#[async_trait]
+impl SessionIndex for DynamoStores {
+    async fn list(&self, tenant: &TenantId, filter: &SessionFilter) -> Result<Vec<Session>, StoreError> {
+        if filter.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let partitions: Vec<(Index, String)> = match (&filter.user, &filter.agents) {
+            (Some(user), _) => vec![(USER, listed_of_user(tenant, user))],
+            (None, Some(agents)) => {
+                let agents: BTreeSet<&AgentId> = agents.iter().collect();
+                agents.into_iter().map(|agent| (LISTED, listed_of(tenant, agent))).collect()
+            }
+            (None, None) => {
+                let agents = self.agents(tenant).await?;
+                agents.iter().map(|agent| (LISTED, listed_of(tenant, agent))).collect()
+            }
+        };
+        let mut sessions = Vec::new();
+        for (index, partition) in partitions {
+            sessions.append(&mut self.listed_in(index, partition, filter).await?);
+        }
+        sessions.sort_by_cached_key(newest_first);
+        // An index that lags behind may name a session twice.
+        sessions.dedup_by(|a, b| a.key == b.key);
+        sessions.truncate(filter.limit);
+        Ok(sessions)
+    }
+
+    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError> {
+        let core = self.core.as_ref();
+        let mut found: Vec<Turn> = Vec::new();
+        for shard in 0..SHARDS {
+            let walk = Walk::new(core, held_in(shard), String::from("0"), END.to_owned(), 100);
+            let mut walk = walk.of(DUE);
+            let mut of_shard = 0;
+            // They come in the order of acceptance, so the first of each shard are enough.
+            while of_shard < limit
+                && let Some(item) = walk.next().await?
+            {
+                if item.opt_time("until")?.is_none_or(|until| until > now) {
+                    continue;
+                }
+                let Some(view) = self.listed(item).await? else { continue };
+                if view.meta.home != self.here.region {
+                    continue;
+                }
+                let Some(held) = view.head.held.filter(|held| held.until <= now) else { continue };
+                let turn = turns::find(core, &view.tenant, &held.turn).await?;
+                if let Some(turn) = turn.filter(|turn| turn.outcome.is_none()) {
+                    found.push(turn);
+                    of_shard += 1;
+                }
+            }
+        }
+        found.sort_by(|a, b| (a.accepted_at, &a.tenant, &a.id).cmp(&(b.accepted_at, &b.tenant, &b.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError> {
+        let core = self.core.as_ref();
+        let (from, to) = (String::from("0"), END.to_owned());
+        let walk = Walk::new(core, keys::parked_of(tenant), from, to, limit.min(100));
+        let mut walk = walk.newest_first();
+        let mut found: Vec<Turn> = Vec::new();
+        let mut last = None;
+        // All of the last one's time are looked at: their order among each other is that of their plain ids.
+        while let Some(item) = walk.next().await? {
+            let time = item.key.sort.split('#').next().map(str::to_owned);
+            if found.len() >= limit && time != last {
+                break;
+            }
+            found.extend(turns::find(core, tenant, &TurnId::new(item.text("turn")?)).await?);
+            last = time;
+        }
+        found.sort_by(|a, b| (b.ended_at, &b.id).cmp(&(a.ended_at, &a.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn reset(
+        &self,
+        tenant: &TenantId,
+        key: &SessionKey,
+        id: &SessionId,
+        now: Timestamp,
+    ) -> Result<Session, StoreError> {
+        let taken = || StoreError::Broken("this transcript id is taken".into());
+        for _ in 0..TRIES {
+            let mut view = self.idle(tenant, key).await?;
+            let past = view.key_of(keys::past(id));
+            if view.head.id == *id || self.core.get(&past).await?.is_some() {
+                return Err(taken());
+            }
+            let unchanged = view.head.unchanged();
+            let put_away = view.past_item()?;
+            view.head.id = id.clone();
+            view.head.n += 1;
+            view.head.seq = 0;
+            view.head.summarised_through = 0;
+            view.head.chain.clear();
+            view.head.lineage.clear();
+            view.head.updated_at = now;
+            let writes = vec![
+                Write::Put(view.head_item()?, unchanged),
+                Write::Put(put_away, Condition::Absent),
+            ];
+            if self.wrote(writes).await? {
+                return Ok(view.session());
+            }
+        }
+        Err(contended())
+    }
+
+    /// One transaction makes the session and its turns unfindable; their items then go one by one. What a crash leaves
+    /// of them is cleared when the key is next used, or deleted again.
+    async fn delete(&self, tenant: &TenantId, key: &SessionKey) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let view = self.idle(tenant, key).await?;
+            let (clearing, writes) = self.forget(&view).await?;
+            if self.wrote(writes).await? {
+                return self.clear(&clearing).await;
+            }
+        }
+        Err(contended())
+    }
+}

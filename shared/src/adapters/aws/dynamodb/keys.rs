@@ -1,0 +1,235 @@
+//! The stores' keys. Parts stand behind each other with `#` between; what a caller gave is escaped, so that no two lists
+//! of parts give the same key.
+
+use super::table::Key;
+use crate::clock::Timestamp;
+use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use std::fmt::Write as _;
+
+/// The sort key of items that are alone in their partition.
+const ALONE: &str = "-";
+
+/// The sort key of a session's own item, before the heads of its epochs.
+pub(super) const META: &str = "H";
+
+/// The sort key of what a deletion still has to clear.
+pub(super) const CLEARING: &str = "H!";
+
+/// How many partitions of an index share what all sessions of a tenant write.
+pub(super) const SHARDS: u64 = 4;
+
+/// Positions in keys have twelve digits.
+const LAST_POSITION: u64 = 999_999_999_999;
+
+/// `text` without the bytes that keys are built with.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '#' | '%' | '\u{0}'..='\u{20}' | '\u{7f}' => {
+                // Writing to a text does not fail.
+                let _ = write!(escaped, "%{:02x}", u32::from(character));
+            }
+            plain => escaped.push(plain),
+        }
+    }
+    escaped
+}
+
+/// What [`escape`] was given; `None` for what it never returns.
+pub(super) fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut plain = parts.next()?.to_owned();
+    for part in parts {
+        let code = u32::from_str_radix(part.get(..2)?, 16).ok()?;
+        plain.push(char::from_u32(code)?);
+        plain.push_str(part.get(2..)?);
+    }
+    Some(plain)
+}
+
+/// Just behind every key that begins with `prefix`, which ends with `#`.
+pub(super) fn behind(prefix: &str) -> String {
+    format!("{}$", prefix.strip_suffix('#').unwrap_or(prefix))
+}
+
+/// A text that sorts as the time does.
+pub(super) fn in_order(time: Timestamp) -> String {
+    format!("{:016x}", time.as_millis().cast_unsigned() ^ (1 << 63))
+}
+
+fn position(seq: u64) -> u64 {
+    seq.min(LAST_POSITION)
+}
+
+fn alone(partition: String) -> Key {
+    Key { partition, sort: ALONE.to_owned() }
+}
+
+/// Where something of a session is.
+pub(super) fn of_session(tenant: &TenantId, session: &SessionKey, sort: impl Into<String>) -> Key {
+    Key { partition: session_partition(tenant, session), sort: sort.into() }
+}
+
+/// A session's partition.
+pub(super) fn session_partition(tenant: &TenantId, session: &SessionKey) -> String {
+    format!("S#{}#{}", escape(tenant.as_str()), escape(session.as_str()))
+}
+
+/// The tenant and the session of a partition.
+pub(super) fn session_of(partition: &str) -> Option<(TenantId, SessionKey)> {
+    let (tenant, session) = partition.strip_prefix("S#")?.split_once('#')?;
+    Some((TenantId::new(unescape(tenant)?), SessionKey::new(unescape(session)?)))
+}
+
+/// The head of an epoch.
+pub(super) fn head(epoch: u64) -> String {
+    format!("H#{epoch:010}")
+}
+
+/// All heads begin so.
+pub(super) const HEADS: &str = "H#";
+
+/// A transcript that was put away.
+pub(super) fn past(id: &SessionId) -> String {
+    format!("P#{}", escape(id.as_str()))
+}
+
+/// All transcripts that were put away begin so.
+pub(super) const PAST: &str = "P#";
+
+/// All steps of a transcript begin so.
+pub(super) fn steps(id: &SessionId) -> String {
+    format!("M#{}#", escape(id.as_str()))
+}
+
+/// All steps of a session begin so.
+pub(super) const STEPS: &str = "M#";
+
+/// Steps of one epoch from this position on.
+pub(super) fn steps_from(id: &SessionId, epoch: u64, first: u64) -> String {
+    format!("{}{epoch:010}#{:012}#", steps(id), position(first))
+}
+
+/// Behind the steps of one epoch up to this position.
+pub(super) fn steps_through(id: &SessionId, epoch: u64, first: u64) -> String {
+    behind(&steps_from(id, epoch, first))
+}
+
+/// A step; `part` above 0 for what goes on in further items.
+pub(super) fn step(id: &SessionId, at: StepAt, part: usize) -> String {
+    let sort = format!("{}{:010}", steps_from(id, at.epoch, at.first), at.n);
+    if part == 0 { sort } else { format!("{sort}#{part:03}") }
+}
+
+/// Where a step stands in its transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StepAt {
+    /// Under which change of home it was written.
+    pub(super) epoch: u64,
+    /// Position of its first message, or of the next one if it has none.
+    pub(super) first: u64,
+    /// Which write of the session's head.
+    pub(super) n: u64,
+}
+
+/// The transcript and place of a step, and its part, from its sort key.
+pub(super) fn step_of(sort: &str) -> Option<(SessionId, StepAt, usize)> {
+    let mut parts = sort.strip_prefix(STEPS)?.split('#');
+    let id = SessionId::new(unescape(parts.next()?)?);
+    let mut number = || parts.next()?.parse::<u64>().ok();
+    let at = StepAt { epoch: number()?, first: number()?, n: number()? };
+    let part = match parts.next() {
+        Some(part) => part.parse().ok()?,
+        None => 0,
+    };
+    Some((id, at, part))
+}
+
+/// A turn.
+pub(super) fn turn(tenant: &TenantId, turn: &TurnId) -> Key {
+    alone(format!("T#{}#{}", escape(tenant.as_str()), escape(turn.as_str())))
+}
+
+/// An idempotency record.
+pub(super) fn idempotency(tenant: &TenantId, principal: &PrincipalId, key: &str) -> Key {
+    let (tenant, principal) = (escape(tenant.as_str()), escape(principal.as_str()));
+    alone(format!("I#{tenant}#{principal}#{}", escape(key)))
+}
+
+/// A parked turn in its tenant's list.
+pub(super) fn parked(tenant: &TenantId, ended_at: Timestamp, turn: &TurnId) -> Key {
+    Key {
+        partition: parked_of(tenant),
+        sort: format!("{}#{}", in_order(ended_at), escape(turn.as_str())),
+    }
+}
+
+/// The tenant's list of parked turns.
+pub(super) fn parked_of(tenant: &TenantId) -> String {
+    format!("K#{}", escape(tenant.as_str()))
+}
+
+/// The tenant's list of agents that have sessions.
+pub(super) fn agents_of(tenant: &TenantId) -> String {
+    format!("G#{}", escape(tenant.as_str()))
+}
+
+/// An agent in that list.
+pub(super) fn agent(tenant: &TenantId, agent: &AgentId) -> Key {
+    Key { partition: agents_of(tenant), sort: format!("G#{}", escape(agent.as_str())) }
+}
+
+/// A job.
+pub(super) fn job(tenant: &TenantId, id: &JobId) -> Key {
+    alone(format!("J#{}#{}", escape(tenant.as_str()), escape(id.as_str())))
+}
+
+/// A token.
+pub(super) fn token(id: &PrincipalId) -> Key {
+    alone(format!("U#{}", escape(id.as_str())))
+}
+
+/// A rate limit's subject.
+pub(super) fn subject(subject: &str) -> Key {
+    alone(format!("R#{}", escape(subject)))
+}
+
+/// One of [`SHARDS`], the same for the same text.
+pub(super) fn shard(text: &str) -> u64 {
+    // FNV-1a: spreads well enough, and is the same in every process and version.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // The lower bits of FNV depend on little of the text.
+    (hash >> 32) % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_steps_key_leads_back_to_it() {
+        let id = SessionId::new("odd # id % 日本語\0");
+        let at = StepAt { epoch: 17, first: 3, n: 12 };
+        assert_eq!(step_of(&step(&id, at, 0)), Some((id.clone(), at, 0)));
+        assert_eq!(step_of(&step(&id, at, 2)), Some((id, at, 2)));
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_text_comes_back_and_holds_no_separator(text: String) {
+            let escaped = escape(&text);
+            prop_assert!(!escaped.contains('#'));
+            prop_assert_eq!(unescape(&escaped), Some(text));
+        }
+
+        #[test]
+        fn times_sort_as_their_texts(a: i64, b: i64) {
+            let text = |millis| in_order(Timestamp::from_millis(millis));
+            prop_assert_eq!(a.cmp(&b), text(a).cmp(&text(b)));
+        }
+    }
+}

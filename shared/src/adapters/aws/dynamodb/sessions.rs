@@ -1,0 +1,315 @@
+//! [`SessionStore`] on DynamoDB.
+
+use super::answers::{self, UsedBy};
+use super::heads::{self, Held, View};
+use super::steps::{self, Body, Facts, NewStep};
+use super::attrs::Draft;
+use super::table::{Attr, Condition, Item, Write};
+use super::turns::{self, Pointer, TurnRecord};
+use super::{DynamoStores, TRIES, contended, keys};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::{SessionKey, TenantId, TurnId};
+use crate::message::Message;
+use crate::session::{
+    Begun, Lease, NewTurn, Session, SessionStore, Step, Turn, TurnOutcome, Window,
+};
+use async_trait::async_trait;
+
+/// What [`SessionStore::begin`] knows of the turn before it looks at the session.
+enum Known {
+    /// Nothing: it is new, with the caller's id. A pointer may be left of a turn of a deleted session.
+    New { leftover: Option<Pointer> },
+    /// It failed in a way that may pass, and runs again on its session.
+    Again(Box<TurnRecord>),
+    /// It has not ended.
+    AtWork(Box<TurnRecord>),
+    /// Nothing more is to be done.
+    Answer(Begun),
+}
+
+/// The idempotency key of a new turn, as it was found.
+enum Key {
+    Free,
+    /// It names a turn of a deleted session.
+    LeftOver(TurnId),
+    /// It names a known turn, or the turn has none.
+    Settled,
+}
+
+impl DynamoStores {
+    /// What is known of the turn.
+    async fn known(&self, new: &NewTurn) -> Result<(Known, Key), StoreError> {
+        let core = self.core.as_ref();
+        let (record, own) =
+            futures::try_join!(answers::of_new_turn(core, new), turns::pointer(core, &new.tenant, &new.turn))?;
+        let mut key = if new.idempotency.is_some() { Key::Free } else { Key::Settled };
+        let mut fingerprint = None;
+        let mut found = None;
+        if let Some(record) = record {
+            let UsedBy::Turn(id) = record.used_by else {
+                return Ok((Known::Answer(Begun::Mismatch), Key::Settled));
+            };
+            let pointer =
+                if id == new.turn { own.clone() } else { turns::pointer(core, &new.tenant, &id).await? };
+            if let Some(pointer) = pointer {
+                found = turns::record(core, &new.tenant, &id, &pointer).await?;
+            }
+            key = match &found {
+                Some(_) => Key::Settled,
+                None => Key::LeftOver(id),
+            };
+            fingerprint = Some(record.fingerprint);
+        }
+        if found.is_none() {
+            fingerprint = None;
+            if let Some(pointer) = &own {
+                found = turns::record(core, &new.tenant, &new.turn, pointer).await?;
+            }
+        }
+        let Some(found) = found else { return Ok((Known::New { leftover: own }, key)) };
+        let accepted_under = found.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint);
+        if let (Some(stored), Some(asked)) = (fingerprint.as_ref().or(accepted_under), &new.idempotency)
+            && *stored != asked.fingerprint
+        {
+            return Ok((Known::Answer(Begun::Mismatch), key));
+        }
+        let known = match &found.turn.outcome {
+            None => Known::AtWork(Box::new(found)),
+            Some(outcome) if outcome.may_run_again() => Known::Again(Box::new(found)),
+            Some(_) => Known::Answer(Begun::Replayed(Box::new(found.turn))),
+        };
+        Ok((known, key))
+    }
+
+    /// Only its home region writes a session.
+    pub(super) fn at_home(&self, view: &View) -> Result<(), StoreError> {
+        if view.meta.home == self.here.region && view.meta.epoch == view.head.epoch {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable("the session is at home in another region".into()))
+    }
+
+    /// Goes on with a turn that has not ended, if its lease has run out. `None` if somebody else was faster.
+    async fn resume(
+        &self,
+        found: TurnRecord,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Begun>, StoreError> {
+        let TurnRecord { turn, steps, mut view, .. } = found;
+        self.at_home(&view)?;
+        let unchanged = view.head.unchanged();
+        let Some(held) = view.head.held.as_mut().filter(|held| held.turn == turn.id) else {
+            // It was accepted or ended between two reads.
+            return Ok(None);
+        };
+        if held.until > now {
+            return Ok(Some(Begun::Busy { until: held.until, turn: turn.id }));
+        }
+        held.until = until;
+        view.head.fence += 1;
+        view.head.n += 1;
+        if !self.wrote(vec![Write::Put(view.head_item()?, unchanged)]).await? {
+            return Ok(None);
+        }
+        Ok(Some(Begun::Resumed { lease: view.lease(&turn.id, until), steps }))
+    }
+
+    /// One try of [`SessionStore::begin`]; `None` if somebody else was faster.
+    async fn try_begin(
+        &self,
+        new: &NewTurn,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Begun>, StoreError> {
+        let core = self.core.as_ref();
+        let ((known, key), found) = futures::try_join!(
+            self.known(new),
+            heads::find(core, &new.tenant, &new.session)
+        )?;
+        let (earlier, leftover, view) = match known {
+            Known::Answer(begun) => return Ok(Some(begun)),
+            Known::AtWork(record) => return self.resume(*record, now, until).await,
+            Known::Again(record) => (Some((record.turn, record.idempotency)), None, Some(record.view)),
+            Known::New { leftover } => {
+                if let Some(clearing) = found.clearing {
+                    self.clear(&clearing).await?;
+                    return Ok(None);
+                }
+                (None, leftover, found.view)
+            }
+        };
+        let turn = earlier.as_ref().map_or(&new.turn, |(turn, _)| &turn.id).clone();
+        let mut writes = Vec::new();
+        let (mut view, head_condition) = match view {
+            Some(view) => {
+                if view.meta.agent != new.agent {
+                    return Err(StoreError::Broken("the session belongs to another agent".into()));
+                }
+                self.at_home(&view)?;
+                if let Some(held) = &view.head.held {
+                    if held.until > now {
+                        return Ok(Some(Begun::Busy { until: held.until, turn: held.turn.clone() }));
+                    }
+                    // `None` here: it ended since, or its deletion is under way.
+                    let orphan = turns::find(core, &new.tenant, &held.turn).await?;
+                    return Ok(orphan
+                        .filter(|orphan| orphan.outcome.is_none())
+                        .map(|orphan| Begun::Orphaned(Box::new(orphan))));
+                }
+                let unchanged = view.head.unchanged();
+                (view, unchanged)
+            }
+            None => {
+                let view = View::new(new, &self.here.region, self.here.ordinal, now);
+                writes.push(Write::Put(view.meta_item(), Condition::Absent));
+                let agent = keys::agent(&new.tenant, &new.agent);
+                if core.get(&agent).await?.is_none() {
+                    let item = Draft::new(agent).text("agent", new.agent.as_str()).item();
+                    writes.push(Write::Put(item, Condition::Always));
+                }
+                (view, Condition::Absent)
+            }
+        };
+
+        // A turn that runs again keeps who asked first, and the key it was first accepted under, if any.
+        let (principal, idempotency) = match &earlier {
+            Some((turn, idempotency)) => (turn.principal.clone(), idempotency.clone()),
+            None => (new.principal.clone(), new.idempotency.clone()),
+        };
+        let facts = Facts {
+            agent: new.agent.clone(),
+            principal,
+            user: new.user.clone(),
+            channel: new.channel.clone(),
+            options: new.options.clone(),
+            idempotency,
+        };
+        let body = Body { messages: new.input.clone(), facts: Some(facts), outcome: None };
+        let audit = std::slice::from_ref(&new.audit);
+        let (at, items) = view.record(NewStep { turn: &turn, body, audit, now })?;
+        view.head.fence += 1;
+        view.head.held = Some(Held { turn: turn.clone(), until, accepted_at: now });
+        writes.push(Write::Put(view.head_item()?, head_condition));
+        writes.extend(appended(items));
+        let pointer = Pointer { session: view.key.clone(), id: view.head.id.clone(), at };
+        let pointer_condition = match (&earlier, &leftover) {
+            (Some(_), _) => Condition::Present,
+            (None, Some(leftover)) => leftover.unchanged(),
+            (None, None) => Condition::Absent,
+        };
+        writes.push(Write::Put(pointer.item(&new.tenant, &turn), pointer_condition));
+        if earlier.is_none()
+            && let Some(record) = answers::of_turn(new, &turn)
+        {
+            let condition = match key {
+                Key::Free | Key::Settled => Condition::Absent,
+                Key::LeftOver(turn) => {
+                    Condition::Is("turn", Attr::Text(turn.to_string()))
+                }
+            };
+            writes.push(Write::Put(record, condition));
+        }
+        if !self.wrote(writes).await? {
+            return Ok(None);
+        }
+        Ok(Some(Begun::Started(view.lease(&turn, until))))
+    }
+
+    /// The session that a lease still is good for.
+    async fn leased(&self, lease: &Lease) -> Result<View, StoreError> {
+        let found = heads::find(self.core.as_ref(), &lease.tenant, &lease.session).await?;
+        found.view.filter(|view| view.is_leased(lease)).ok_or(StoreError::Fenced)
+    }
+}
+
+/// Items of a step are new.
+fn appended(items: Vec<Item>) -> impl Iterator<Item = Write> {
+    items.into_iter().map(|item| Write::Put(item, Condition::Absent))
+}
+
+#[async_trait]
+impl SessionStore for DynamoStores {
+    async fn load(&self, tenant: &TenantId, key: &SessionKey) -> Result<Option<Session>, StoreError> {
+        let found = heads::find(self.core.as_ref(), tenant, key).await?;
+        Ok(found.view.map(|view| view.session()))
+    }
+
+    async fn transcript(
+        &self,
+        tenant: &TenantId,
+        key: &SessionKey,
+        window: Window,
+    ) -> Result<Vec<Message>, StoreError> {
+        let core = self.core.as_ref();
+        let Some(view) = heads::find(core, tenant, key).await?.view else { return Ok(Vec::new()) };
+        let partition = keys::session_partition(tenant, key);
+        steps::newest(core, &partition, &view.head.id, &view.head.segments(), window).await
+    }
+
+    async fn turn(&self, tenant: &TenantId, id: &TurnId) -> Result<Option<Turn>, StoreError> {
+        turns::find(self.core.as_ref(), tenant, id).await
+    }
+
+    async fn begin(&self, turn: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError> {
+        for _ in 0..TRIES {
+            if let Some(begun) = self.try_begin(turn, now, until).await? {
+                return Ok(begun);
+            }
+        }
+        Err(contended())
+    }
+
+    async fn append(
+        &self,
+        lease: &Lease,
+        step: &Step,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Lease, StoreError> {
+        for _ in 0..TRIES {
+            let mut view = self.leased(lease).await?;
+            let unchanged = view.head.unchanged();
+            let body = Body { messages: step.messages.clone(), ..Body::default() };
+            let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &step.audit, now })?;
+            if let Some(held) = &mut view.head.held {
+                held.until = until;
+            }
+            let mut writes = vec![Write::Put(view.head_item()?, unchanged)];
+            writes.extend(appended(items));
+            if self.wrote(writes).await? {
+                return Ok(view.lease(&lease.turn, until));
+            }
+        }
+        Err(contended())
+    }
+
+    async fn commit(
+        &self,
+        lease: &Lease,
+        last: &Step,
+        outcome: &TurnOutcome,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let mut view = self.leased(lease).await?;
+            let unchanged = view.head.unchanged();
+            let body =
+                Body { messages: last.messages.clone(), facts: None, outcome: Some(outcome.clone()) };
+            let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &last.audit, now })?;
+            view.head.held = None;
+            let mut writes = vec![Write::Put(view.head_item()?, unchanged)];
+            writes.extend(appended(items));
+            if matches!(outcome, TurnOutcome::Parked(_)) {
+                let parked = keys::parked(&lease.tenant, now, &lease.turn);
+                let item = Draft::new(parked).text("turn", lease.turn.as_str()).item();
+                writes.push(Write::Put(item, Condition::Always));
+            }
+            if self.wrote(writes).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+}
