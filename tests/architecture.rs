@@ -83,7 +83,7 @@ const LAYERS: &[Layer] = &[
         name: "aws",
         modules: "adapters::aws adapters::aws::*",
         sees: "concepts",
-        crates: "aws_sdk_dynamodb",
+        crates: "aws_sdk_dynamodb aws_sdk_sqs",
     },
     Layer {
         name: "onprem",

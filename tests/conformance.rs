@@ -1,6 +1,6 @@
 //! What every storage adapter promises: one suite per port, run on every backend.
 //!
-//! A case is a function over the stores; it gets fresh ones. A new backend is a new line in [`backends`].
+//! A case is a function over the stores; it gets fresh ones. A new backend is a new module of [`suites`].
 
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 
@@ -19,6 +19,21 @@ mod sessions;
 #[path = "conformance/tokens.rs"]
 mod tokens;
 
+/// The job queue has one more backend.
+macro_rules! on_sqs {
+    (jobs { $($case:ident),* }) => {
+        mod sqs {
+            mod jobs {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::jobs::$case(&harness::sqs::sqs().await.stores).await;
+                })*
+            }
+        }
+    };
+    ($other:ident { $($case:ident),* }) => {};
+}
+
 /// Every case on every backend, each a test of its own: `sqlite::jobs::a_job_is_delivered_when_it_is_due`.
 macro_rules! suites {
     ($($suite:ident { $($case:ident),* $(,)? })*) => {
@@ -27,6 +42,15 @@ macro_rules! suites {
                 $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     crate::$suite::$case(&harness::stores::memory().stores).await;
+                })*
+            })*
+        }
+        $(on_sqs! { $suite { $($case),* } })*
+        mod dynamodb {
+            $(mod $suite {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::$suite::$case(&harness::dynamo::dynamodb().await.stores).await;
                 })*
             })*
         }

@@ -1,11 +1,12 @@
-//! SQLite compared with memory over random lists of operations: every answer, and at the end everything that is kept.
+//! Each durable backend compared with memory over random lists of operations: every answer, and at the end everything that is kept.
 //!
 //! An operation picks what it works on by index, modulo what there is, so that any part of a failing list is a valid
 //! list and a failure shrinks to the few operations that matter.
 
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 
-use harness::stores::{at, audit, done, failed, idempotency, memory, says, sqlite};
+use harness::dynamo::dynamodb;
+use harness::stores::{Backend, at, audit, done, failed, idempotency, memory, says, sqlite};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
@@ -180,6 +181,7 @@ fn text<T: Debug>(answer: &Result<T, StoreError>) -> String {
         Ok(answer) => format!("{answer:?}"),
         Err(StoreError::Fenced) => "fenced".to_owned(),
         Err(StoreError::NotFound) => "not found".to_owned(),
+        Err(StoreError::TooLarge { .. }) => "too large".to_owned(),
         Err(StoreError::Broken(_)) => "broken".to_owned(),
         Err(StoreError::Unavailable(cause)) => unreachable!("a store on this machine is not there: {cause}"),
     }
@@ -190,7 +192,7 @@ macro_rules! both {
     ($stores:ident, $port:ident.$method:ident($($arg:expr),*)) => {{
         let reference = $stores[0].$port.$method($($arg),*).await;
         let answer = $stores[1].$port.$method($($arg),*).await;
-        prop_assert_eq!(text(&answer), text(&reference), "SQLite (left) and memory (right) differ");
+        prop_assert_eq!(text(&answer), text(&reference), "the backend (left) and memory (right) differ");
         reference
     }};
 }
@@ -403,21 +405,37 @@ impl World {
     }
 }
 
+/// Asks memory and this backend.
+async fn compare(ops: Vec<Op>, durable: &Backend) -> Result<(), TestCaseError> {
+    let reference = memory();
+    let stores = [&reference.stores, &durable.stores];
+    let mut world = World { now: 1_000, ..World::default() };
+    for op in ops {
+        world.apply(op, &stores).await?;
+    }
+    world.compare(&stores).await
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
 proptest! {
     // Bounded for CI: a few seconds in a debug build.
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn sqlite_answers_as_memory_does(ops in vec(op(), 1..120)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let (reference, durable) = (memory(), sqlite());
-        let stores = [&reference.stores, &durable.stores];
-        runtime.block_on(async {
-            let mut world = World { now: 1_000, ..World::default() };
-            for op in ops {
-                world.apply(op, &stores).await?;
-            }
-            world.compare(&stores).await
-        })?;
+        runtime().block_on(compare(ops, &sqlite()))?;
+    }
+}
+
+proptest! {
+    // Each operation is several requests over HTTP.
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn dynamodb_answers_as_memory_does(ops in vec(op(), 1..160)) {
+        runtime().block_on(async { compare(ops, &dynamodb().await).await })?;
     }
 }

@@ -1,6 +1,7 @@
 //! The whole product in this process, without a socket: the real router, Runner and tools over stores in memory and
 //! the demo model, with a clock that stands still and names that count up.
 
+use crate::stores::stores_of;
 use crate::time::{ManualClock, SequentialIds};
 use axum::Router;
 use axum::body::Body;
@@ -95,6 +96,10 @@ impl Answer {
     }
 }
 
+fn in_memory() -> Stores {
+    stores_of(&Arc::new(Memory::new()))
+}
+
 impl Default for TestApp {
     fn default() -> Self {
         Self::new()
@@ -109,7 +114,12 @@ impl TestApp {
 
     /// With other settings.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::build(change, tools::builtin(), |runner| Arc::new(runner))
+        Self::build(change, tools::builtin(), in_memory(), |runner| Arc::new(runner))
+    }
+
+    /// Over other stores than memory.
+    pub fn with_stores(stores: Stores) -> Self {
+        Self::build(|_| {}, tools::builtin(), stores, |runner| Arc::new(runner))
     }
 
     /// With a further tool that every agent may call.
@@ -119,17 +129,18 @@ impl TestApp {
         tools.insert(name.clone(), tool);
         let allow =
             |config: &mut Config| config.agents.iter_mut().for_each(|agent| agent.tools.push(name.clone()));
-        Self::build(allow, tools, |runner| Arc::new(runner))
+        Self::build(allow, tools, in_memory(), |runner| Arc::new(runner))
     }
 
     /// With somebody else than the [`Runner`] to run turns: for answers that a demo model does not give.
     pub fn with_agents(agents: Arc<dyn AgentInvoker>) -> Self {
-        Self::build(|_| {}, tools::builtin(), |_| agents)
+        Self::build(|_| {}, tools::builtin(), in_memory(), |_| agents)
     }
 
     fn build(
         change: impl FnOnce(&mut Config),
         tools: BTreeMap<String, Arc<dyn Tool>>,
+        stores: Stores,
         agents: impl FnOnce(Runner) -> Arc<dyn AgentInvoker>,
     ) -> Self {
         let files = tempfile::tempdir().expect("a folder for workspaces");
@@ -143,11 +154,10 @@ impl TestApp {
         let ids = Arc::new(SequentialIds::default());
         let metrics = Arc::new(Metrics::new());
         let turns = TaskTracker::new();
-        let memory = Arc::new(Memory::new());
         let tools = Arc::new(tools);
         let runner = Runner::new(RunnerParts {
             config: config.clone(),
-            sessions: memory.clone(),
+            sessions: stores.sessions.clone(),
             models: models::build(&config.providers).expect("the demo model"),
             tools: tools.clone(),
             clock: clock.clone(),
@@ -157,15 +167,7 @@ impl TestApp {
         });
         let app = App {
             config,
-            stores: Stores {
-                sessions: memory.clone(),
-                index: memory.clone(),
-                jobs: memory.clone(),
-                limits: memory.clone(),
-                tokens: memory.clone(),
-                answers: memory.clone(),
-                audit: memory,
-            },
+            stores,
             agents: agents(runner),
             tools,
             clock: clock.clone(),

@@ -18,18 +18,18 @@ use std::sync::Arc;
 pub struct Backend {
     /// The stores.
     pub stores: Stores,
-    _directory: Option<tempfile::TempDir>,
+    pub(crate) _kept: Option<Box<dyn Send + Sync>>,
 }
 
 /// Empty stores in memory.
 pub fn memory() -> Backend {
-    Backend { stores: stores_of(&Arc::new(Memory::new())), _directory: None }
+    Backend { stores: stores_of(&Arc::new(Memory::new())), _kept: None }
 }
 
 /// Empty stores of SQLite in a directory of their own.
 pub fn sqlite() -> Backend {
     let directory = tempfile::tempdir().expect("a directory for data");
-    Backend { stores: open_sqlite(directory.path()), _directory: Some(directory) }
+    Backend { stores: open_sqlite(directory.path()), _kept: Some(Box::new(directory)) }
 }
 
 /// SQLite on a directory that may hold data.

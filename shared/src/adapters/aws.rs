@@ -1,3 +1,4 @@
 //! Adapters for AWS.
 
 pub mod dynamodb;
+pub mod sqs;

@@ -21,6 +21,8 @@ const END: &str = "g";
 struct Row {
     job: Job,
     token: u64,
+    /// Whose queue has it.
+    region: String,
 }
 
 /// Where jobs of a tenant are listed by their state.
@@ -33,9 +35,9 @@ fn listed_of(tenant: &TenantId, state: JobState) -> String {
     format!("JS#{}#{state}", keys::escape(tenant.as_str()))
 }
 
-/// Where pending jobs wait.
-fn due_in(shard: u64) -> String {
-    format!("DUE#{shard}")
+/// Where pending jobs of a region wait.
+fn due_in(region: &str, shard: u64) -> String {
+    format!("DUE#{}#{shard}", keys::escape(region))
 }
 
 impl Row {
@@ -58,11 +60,12 @@ impl Row {
                 reason: item.opt_text("reason")?.map(str::to_owned),
             },
             token: item.count("token")?,
+            region: item.text("region")?.to_owned(),
         })
     }
 
     fn item(&self) -> Result<Item, StoreError> {
-        let Self { job, token } = self;
+        let Self { job, token, region } = self;
         let NewJob { id, tenant, .. } = &job.job;
         let state = match job.state {
             JobState::Pending => "pending",
@@ -76,6 +79,7 @@ impl Row {
             .text("state", state)
             .count("attempts", job.attempts.into())
             .count("token", *token)
+            .text("region", region)
             .time("created", job.created_at)
             .time("visible", job.visible_at)
             .opt_text("reason", job.reason.as_deref())
@@ -84,7 +88,7 @@ impl Row {
         if job.state == JobState::Pending {
             let visible = keys::in_order(job.visible_at);
             draft = draft
-                .text(DUE.partition, due_in(keys::shard(id.as_str())))
+                .text(DUE.partition, due_in(region, keys::shard(id.as_str())))
                 .text(DUE.sort, format!("{visible}#{created}#{name}"));
         }
         Ok(draft.item())
@@ -134,12 +138,13 @@ impl DynamoStores {
         Err(contended())
     }
 
-    /// Pending jobs that were due at `now`, longest due first, and perhaps a few more than `limit`.
+    /// Pending jobs of this region that were due at `now`, longest due first, and perhaps a few more than `limit`.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Row>, StoreError> {
         let mut due = Vec::new();
         for shard in 0..SHARDS {
             let to = keys::behind(&format!("{}#", keys::in_order(now)));
-            let walk = Walk::new(self.core.as_ref(), due_in(shard), "0".to_owned(), to, limit.min(100));
+            let partition = due_in(&self.here.region, shard);
+            let walk = Walk::new(self.core.as_ref(), partition, "0".to_owned(), to, limit.min(100));
             let mut walk = walk.of(DUE);
             let mut of_shard = 0;
             let mut last = None;
@@ -182,12 +187,13 @@ impl DynamoStores {
     }
 
     async fn deliver_row(&self, row: &Row, until: Timestamp) -> Result<Option<Delivery>, StoreError> {
-        let (next, delivery) = row.delivered(until);
+        let (mut next, delivery) = row.delivered(until);
+        next.region.clone_from(&self.here.region);
         let wrote = self.wrote(vec![Write::Put(next.item()?, row.unchanged())]).await?;
         Ok(wrote.then_some(delivery))
     }
 
-    /// Names and times of pending jobs that were due at `now`, longest due first.
+    /// Pending jobs of this region that were due at `now`, longest due first.
     pub(in crate::adapters::aws) async fn due_jobs(
         &self,
         now: Timestamp,
@@ -198,13 +204,14 @@ impl DynamoStores {
         Ok(due)
     }
 
-    /// One job.
-    pub(in crate::adapters::aws) async fn find_job(
+    /// Until when a job is hidden, if it has not ended.
+    pub(in crate::adapters::aws) async fn waits_until(
         &self,
         tenant: &TenantId,
         id: &JobId,
-    ) -> Result<Option<Job>, StoreError> {
-        Ok(self.job(tenant, id).await?.map(|row| row.job))
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let pending = self.job(tenant, id).await?.filter(|row| row.job.state == JobState::Pending);
+        Ok(pending.map(|row| row.job.visible_at))
     }
 }
 
@@ -225,7 +232,8 @@ impl JobQueue for DynamoStores {
             visible_at: now + delay,
             reason: None,
         };
-        self.wrote(vec![Write::Put(Row { job, token: 0 }.item()?, Condition::Absent)]).await
+        let row = Row { job, token: 0, region: self.here.region.clone() };
+        self.wrote(vec![Write::Put(row.item()?, Condition::Absent)]).await
     }
 
     async fn receive(
@@ -293,8 +301,9 @@ impl JobQueue for DynamoStores {
             return Ok(Vec::new());
         }
         if let Some(id) = &filter.id {
-            let job = self.find_job(tenant, id).await?;
+            let job = self.job(tenant, id).await?;
             return Ok(job
+                .map(|row| row.job)
                 .filter(|job| filter.state.is_none_or(|state| job.state == state))
                 .into_iter()
                 .collect());

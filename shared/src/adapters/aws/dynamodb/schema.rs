@@ -19,7 +19,7 @@
 //! | `R#subject` | `-` | a rate limit's state, in `local` |
 //!
 //! Index [`LISTED`]: sessions by agent (`SA#`), audit rows by time (`A#`), jobs by state (`JS#`), tokens by tenant (`UT#`).
-//! Index [`DUE`]: sessions at work (`HELD#`), pending jobs (`DUE#`). Index [`USER`]: sessions by end user (`SU#`).
+//! Index [`DUE`]: sessions at work (`HELD#`), a region's pending jobs (`DUE#`). Index [`USER`]: sessions by end user (`SU#`).
 
 use super::table::Index;
 

@@ -262,11 +262,6 @@ impl StoredStep {
             body: body.clone(),
         })
     }
-
-    /// Position of its last message, or of the last one before it.
-    pub(super) fn last(&self) -> u64 {
-        (self.at.first + self.body.messages.len() as u64).saturating_sub(1)
-    }
 }
 
 /// The audit rows of a step's item, whole.

@@ -1,0 +1,129 @@
+//! The job queue on SQS (emulated), beyond what every queue promises: messages that are late, lost or too many.
+
+#![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
+
+use aws_sdk_sqs::types::QueueAttributeName;
+use harness::dynamo::{Dynamo, here};
+use harness::sqs::Sqs;
+use harness::stores::{at, tenant};
+use shared::adapters::aws::dynamodb::DynamoStores;
+use shared::adapters::aws::sqs::{Pointer, SqsJobQueue};
+use shared::agent::{RunOptions, RunRequest};
+use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TurnId};
+use shared::job::{Delivery, JobQueue, NewJob, Outcome, Work};
+use shared::message::MessageBody;
+use std::sync::Arc;
+use std::time::Duration;
+
+const GRACE: Duration = Duration::from_secs(60);
+const AT_ONCE: Duration = Duration::ZERO;
+
+struct Lab {
+    rows: DynamoStores,
+    jobs: SqsJobQueue,
+    queue_url: String,
+    server: Sqs,
+    _dynamo: Arc<Dynamo>,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let (dynamo, server) = (Dynamo::shared(), Sqs::start());
+        let (core, local) = dynamo.tables().await;
+        let rows = DynamoStores::new(Arc::new(core), Arc::new(local), here());
+        let queue_url = server.queue().await;
+        let jobs = SqsJobQueue::new(rows.clone(), server.client(), &queue_url, GRACE);
+        Self { rows, jobs, queue_url, server, _dynamo: dynamo }
+    }
+
+    async fn receive(&self, now: i64) -> Vec<Delivery> {
+        self.jobs.receive(10, at(now), at(now + 30_000)).await.expect("deliveries")
+    }
+
+    async fn messages(&self, kind: QueueAttributeName) -> String {
+        let asked = self.server.client().get_queue_attributes().queue_url(&self.queue_url);
+        let answer = asked.attribute_names(kind.clone()).send().await.expect("the queue's attributes");
+        answer.attributes().and_then(|found| found.get(&kind)).expect("a number").clone()
+    }
+}
+
+fn job(id: &str) -> NewJob {
+    let request = RunRequest {
+        turn: TurnId::new(id),
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        agent: AgentId::new("mail"),
+        session: SessionKey::new("s"),
+        sticky: false,
+        idempotency: None,
+        input: vec![MessageBody::user_text("hello")],
+        options: RunOptions::default(),
+    };
+    NewJob { id: JobId::new(id), tenant: tenant(), work: Work::Turn(Box::new(request)) }
+}
+
+fn pointer(id: &str) -> Pointer {
+    Pointer { tenant: tenant(), job: JobId::new(id) }
+}
+
+fn ids(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries.iter().map(|delivery| delivery.job.job.id.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_comes_by_its_message_without_waiting_for_the_grace() {
+    let lab = Lab::new().await;
+    assert!(lab.jobs.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    assert_eq!(ids(&lab.receive(1_001).await), ["j"]);
+    assert_eq!(ids(&lab.receive(1_002).await), [""; 0]);
+    let left = lab.messages(QueueAttributeName::ApproximateNumberOfMessages).await;
+    assert_eq!(left, "0", "its message is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_lost_its_message_is_sent_again_after_the_grace() {
+    let lab = Lab::new().await;
+    // The process died between the row and the message.
+    assert!(lab.rows.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    assert_eq!(ids(&lab.receive(1_001).await), [""; 0]);
+    assert_eq!(lab.jobs.resend_stranded(at(60_999)).await.expect("a count"), 0);
+    assert_eq!(lab.jobs.resend_stranded(at(61_000)).await.expect("a count"), 1);
+    let waiting = lab.messages(QueueAttributeName::ApproximateNumberOfMessages).await;
+    assert_eq!(waiting, "1");
+    let delivery = lab.jobs.deliver(&pointer("j"), at(61_001), at(90_000)).await.expect("an answer");
+    assert_eq!(delivery.map(|delivery| delivery.job.job.id), Some(JobId::new("j")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_too_early_is_sent_again() {
+    let lab = Lab::new().await;
+    let hour = Duration::from_secs(3_600);
+    assert!(lab.rows.enqueue(&job("j"), hour, at(0)).await.expect("an answer"));
+    // SQS holds a message back for a quarter of an hour at most.
+    let early = lab.jobs.deliver(&pointer("j"), at(900_000), at(990_000)).await.expect("an answer");
+    assert_eq!(early, None);
+    assert_eq!(lab.messages(QueueAttributeName::ApproximateNumberOfMessagesDelayed).await, "1");
+    let due = lab.jobs.deliver(&pointer("j"), at(3_600_000), at(3_690_000)).await.expect("an answer");
+    assert_eq!(due.expect("a delivery").job.attempts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_twice_delivers_once() {
+    let lab = Lab::new().await;
+    assert!(lab.rows.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    let first = lab.jobs.deliver(&pointer("j"), at(1_001), at(31_000)).await.expect("an answer");
+    let first = first.expect("a delivery");
+    assert_eq!(lab.jobs.deliver(&pointer("j"), at(1_002), at(31_000)).await.expect("an answer"), None);
+    lab.jobs.settle(&first.receipt, &Outcome::Done, at(1_003)).await.expect("a settlement");
+    assert_eq!(lab.jobs.deliver(&pointer("j"), at(40_000), at(70_000)).await.expect("an answer"), None);
+    assert_eq!(lab.jobs.deliver(&pointer("unknown"), at(40_000), at(70_000)).await.expect("an answer"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_no_pointer_is_dropped() {
+    let lab = Lab::new().await;
+    let send = lab.server.client().send_message().queue_url(&lab.queue_url).message_body("not ours");
+    send.send().await.expect("a message");
+    assert_eq!(ids(&lab.receive(1_000).await), [""; 0]);
+    assert_eq!(lab.messages(QueueAttributeName::ApproximateNumberOfMessagesNotVisible).await, "0");
+}

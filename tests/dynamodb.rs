@@ -1,0 +1,157 @@
+//! The stores on DynamoDB (emulated), beyond what every store promises: what a turn costs, what is too large for an item,
+//! and deletions that are cut short.
+
+#![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
+#![expect(clippy::print_stdout, reason = "the figures are for people")]
+
+use harness::app::TestApp;
+use harness::dynamo::{Dynamo, here};
+use harness::stores::{at, done, keyed_turn, new_turn, run, start, stores_of, tenant};
+use serde_json::json;
+use shared::adapters::aws::dynamodb::table::{Key, Table};
+use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
+use shared::app::Stores;
+use shared::error::StoreError;
+use shared::id::{AgentId, SessionId, SessionKey, TurnId};
+use shared::message::MessageBody;
+use shared::principal::Scope;
+use shared::session::{Begun, NewTurn, Step, Window};
+use std::sync::Arc;
+
+struct Lab {
+    core: DynamoTable,
+    local: DynamoTable,
+    stores: Stores,
+    _server: Arc<Dynamo>,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let server = Dynamo::shared();
+        let (core, local) = server.tables().await;
+        let adapter = DynamoStores::new(Arc::new(core.clone()), Arc::new(local.clone()), here());
+        Self { core, local, stores: stores_of(&Arc::new(adapter)), _server: server }
+    }
+
+    fn consumed(&self) -> (Units, Units) {
+        (self.core.consumed(), self.local.consumed())
+    }
+}
+
+fn between(before: Units, after: Units) -> Units {
+    Units { read: after.read - before.read, written: after.written - before.written }
+}
+
+/// Asks for a turn on the session, as a client does; what it cost.
+async fn cost_of_a_turn(lab: &Lab, app: &TestApp, token: &str, text: &str) -> (Units, Units) {
+    let before = lab.consumed();
+    let body = json!({"model": "main", "messages": [{"role": "user", "content": text}]});
+    let ask = app.post("/v1/chat/completions", token).header("x-openclaw-session-key", "agent:main:old");
+    let answer = ask.json(&body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let after = lab.consumed();
+    (between(before.0, after.0), between(before.1, after.1))
+}
+
+/// A session with so many messages, the last of which is a summary of the others.
+async fn age(stores: &Stores, messages: usize) {
+    let mut left = messages;
+    while left > 0 {
+        let some = left.min(200);
+        left -= some;
+        let id = format!("filler {left}");
+        let new = NewTurn {
+            session: SessionKey::new("agent:main:old"),
+            agent: AgentId::new("main"),
+            ..new_turn(&id, "agent:main:old")
+        };
+        let lease = start(stores, &new, 1_795_132_740_000, 1_795_132_790_000).await;
+        let mut said = vec![MessageBody::assistant_text("a short reply"); some - 1];
+        if left == 0 {
+            let through = lease.seq + said.len() as u64 - 1;
+            said.pop();
+            said.push(MessageBody::Summary { text: "so far".to_owned(), through });
+        }
+        let step = Step { messages: said, audit: Vec::new() };
+        stores
+            .sessions
+            .commit(&lease, &step, &done("a short reply"), at(1_795_132_740_000))
+            .await
+            .expect("a commit");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_turn_costs_the_same_in_a_young_and_in_an_old_session() {
+    let mut costs = Vec::new();
+    for messages in [10, 10_000] {
+        let lab = Lab::new().await;
+        let app = TestApp::with_stores(lab.stores.clone());
+        let token = app.token("00000000000000000000TOKEN1", &[Scope::Chat]).await;
+        age(&lab.stores, messages).await;
+        let (core, local) = cost_of_a_turn(&lab, &app, &token, "What is on my calendar today?").await;
+        println!(
+            "{messages} messages: {} write units and {} read units in `core`, {} and {} in `local`",
+            core.written, core.read, local.written, local.read
+        );
+        costs.push((core.written, local.written));
+    }
+    assert_eq!(costs[0], costs[1], "the session's age costs nothing");
+    let (core, local) = costs[0];
+    assert!(core + local <= 16.0 + 1.0, "{core} write units for the turn, {local} for the caller's rate limit");
+    assert!(core <= 16.0, "{core} write units");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_an_item_is_kept_in_several() {
+    let lab = Lab::new().await;
+    let text = "long, ü 日本 ".repeat(60_000);
+    let new = NewTurn { input: vec![MessageBody::user_text(text.as_str())], ..keyed_turn("t1", "s", "k") };
+    let lease = start(&lab.stores, &new, 10, 100).await;
+    let step = Step { messages: vec![MessageBody::assistant_text(text.as_str()); 2], audit: Vec::new() };
+    let lease = lab.stores.sessions.append(&lease, &step, at(20), at(100)).await.expect("an append");
+    lab.stores.sessions.commit(&lease, &step, &done("hi"), at(30)).await.expect("a commit");
+    for (newest, expected) in [(1, vec![5]), (3, vec![3, 4, 5]), (9, vec![1, 2, 3, 4, 5])] {
+        let window = Window::newest(newest);
+        let found = lab.stores.sessions.transcript(&tenant(), &SessionKey::new("s"), window).await;
+        let found = found.expect("a transcript");
+        assert_eq!(found.iter().map(|message| message.seq).collect::<Vec<_>>(), expected);
+        assert!(found.iter().all(|message| message.body.text() == text));
+    }
+    let again = lab.stores.sessions.begin(&new, at(40), at(100)).await.expect("a verdict");
+    assert!(matches!(again, Begun::Replayed(_)));
+    lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    let next = NewTurn { new_session_id: SessionId::new("second"), ..new };
+    start(&lab.stores, &next, 50, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_a_transaction_is_refused() {
+    let lab = Lab::new().await;
+    let text = "x".repeat(3_600_000);
+    let new = NewTurn { input: vec![MessageBody::user_text(text)], ..new_turn("t1", "s") };
+    let refused = lab.stores.sessions.begin(&new, at(10), at(100)).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");
+    assert_eq!(lab.stores.sessions.turn(&tenant(), &TurnId::new("t1")).await.expect("an answer"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limits_state_is_forgotten_when_the_subject_is_idle() {
+    let lab = Lab::new().await;
+    let limit = shared::limit::Limit { per_second: 1.0, burst: 0 };
+    lab.stores.limits.take("alice", limit, at(5_000)).await.expect("a decision");
+    let key = Key { partition: "R#alice".to_owned(), sort: "-".to_owned() };
+    let item = lab.local.get(&key).await.expect("an answer").expect("its state");
+    assert_eq!(item.attrs["ttl"], shared::adapters::aws::dynamodb::table::Attr::Number(7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_deleted_session_is_left_but_its_audit_rows() {
+    let lab = Lab::new().await;
+    run(&lab.stores, &keyed_turn("t1", "s", "k"), 10).await;
+    lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    for (partition, sort) in [("T#main#t1", "-"), ("I#main#alice#k", "-"), ("S#main#s", "H"), ("S#main#s", "H!")] {
+        let key = Key { partition: partition.to_owned(), sort: sort.to_owned() };
+        assert_eq!(lab.core.get(&key).await.expect("an answer"), None, "{partition} {sort}");
+    }
+}
