@@ -98,7 +98,10 @@ async fn a_plain_turn_costs_the_same_in_a_young_and_in_an_old_session() {
     }
     assert_eq!(costs[0], costs[1], "the session's age costs nothing");
     let (core, local) = costs[0];
-    assert!(core + local <= 16.0 + 1.0, "{core} write units for the turn, {local} for the caller's rate limit");
+    assert!(
+        core + local <= 16.0 + 1.0,
+        "{core} write units for the turn, {local} for the caller's rate limit"
+    );
     assert!(core <= 16.0, "{core} write units");
 }
 
@@ -150,7 +153,9 @@ async fn nothing_of_a_deleted_session_is_left_but_its_audit_rows() {
     let lab = Lab::new().await;
     run(&lab.stores, &keyed_turn("t1", "s", "k"), 10).await;
     lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
-    for (partition, sort) in [("T#main#t1", "-"), ("I#main#alice#k", "-"), ("S#main#s", "H"), ("S#main#s", "H!")] {
+    for (partition, sort) in
+        [("T#main#t1", "-"), ("I#main#alice#k", "-"), ("S#main#s", "H"), ("S#main#s", "H!")]
+    {
         let key = Key { partition: partition.to_owned(), sort: sort.to_owned() };
         assert_eq!(lab.core.get(&key).await.expect("an answer"), None, "{partition} {sort}");
     }

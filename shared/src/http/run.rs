@@ -145,9 +145,7 @@ pub(super) fn reply(outcome: TurnOutcome) -> Result<Reply, ApiError> {
     match outcome {
         TurnOutcome::Done(reply) => Ok(reply),
         TurnOutcome::Failed(failure) => Err(Error::from(failure).into()),
-        TurnOutcome::Parked(parked) => {
-            Err(ApiError::parked("turn", &parked.call.name))
-        }
+        TurnOutcome::Parked(parked) => Err(ApiError::parked("turn", &parked.call.name)),
     }
 }
 

@@ -68,8 +68,8 @@ impl DynamoStores {
             let as_read = Condition::Is("a", Attr::Text(text));
             let (tenant, session) = keys::session_of(&key.partition)
                 .ok_or_else(|| super::attrs::broken("a step in an odd partition"))?;
-            let (id, at, _) = keys::step_of(&key.sort)
-                .ok_or_else(|| super::attrs::broken("a step with an odd key"))?;
+            let (id, at, _) =
+                keys::step_of(&key.sort).ok_or_else(|| super::attrs::broken("a step with an odd key"))?;
             let write = match rows.place(&session, &tenant, &id, at) {
                 Some((partition, sort)) => {
                     item.attrs.insert("a".to_owned(), Attr::Text(to_json(&rows)?));

@@ -25,8 +25,7 @@ impl DynamoStores {
             ids.extend(item.key.sort.strip_prefix(keys::PAST).and_then(keys::unescape));
             past.push(item.key);
         }
-        let clearing =
-            Draft::new(view.key_of(keys::CLEARING)).text("transcripts", to_json(&ids)?).item();
+        let clearing = Draft::new(view.key_of(keys::CLEARING)).text("transcripts", to_json(&ids)?).item();
         let mut writes = vec![
             Write::Delete(view.key_of(keys::META), Condition::Present),
             Write::Put(clearing.clone(), Condition::Absent),

@@ -282,9 +282,11 @@ impl Expression {
         let named = |name: &str| Some(HashMap::from([("#a".to_owned(), name.to_owned())]));
         match condition {
             Condition::Always => Self::default(),
-            Condition::Absent => {
-                Self { text: Some("attribute_not_exists(#a)".to_owned()), names: named(PARTITION), values: None }
-            }
+            Condition::Absent => Self {
+                text: Some("attribute_not_exists(#a)".to_owned()),
+                names: named(PARTITION),
+                values: None,
+            },
             Condition::Present => {
                 Self { text: Some("attribute_exists(#a)".to_owned()), names: named(PARTITION), values: None }
             }

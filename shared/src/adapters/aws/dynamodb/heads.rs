@@ -104,11 +104,7 @@ pub(super) struct Found {
 }
 
 /// Reads a session, consistently within the region.
-pub(super) async fn find(
-    core: &dyn Table,
-    tenant: &TenantId,
-    key: &SessionKey,
-) -> Result<Found, StoreError> {
+pub(super) async fn find(core: &dyn Table, tenant: &TenantId, key: &SessionKey) -> Result<Found, StoreError> {
     let query = Query {
         index: None,
         partition: keys::session_partition(tenant, key),

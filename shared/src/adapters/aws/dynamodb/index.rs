@@ -208,10 +208,8 @@ impl SessionIndex for DynamoStores {
             view.head.chain.clear();
             view.head.lineage.clear();
             view.head.updated_at = now;
-            let writes = vec![
-                Write::Put(view.head_item()?, unchanged),
-                Write::Put(put_away, Condition::Absent),
-            ];
+            let writes =
+                vec![Write::Put(view.head_item()?, unchanged), Write::Put(put_away, Condition::Absent)];
             if self.wrote(writes).await? {
                 return Ok(view.session());
             }

@@ -105,11 +105,8 @@ impl Row {
         next.token += 1;
         next.job.attempts += 1;
         next.job.visible_at = until;
-        let receipt = Receipt {
-            tenant: next.job.job.tenant.clone(),
-            job: next.job.job.id.clone(),
-            token: next.token,
-        };
+        let receipt =
+            Receipt { tenant: next.job.job.tenant.clone(), job: next.job.job.id.clone(), token: next.token };
         let delivery = Delivery { job: next.job.clone(), receipt };
         (next, delivery)
     }

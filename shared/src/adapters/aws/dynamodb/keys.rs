@@ -159,10 +159,7 @@ pub(super) fn idempotency(tenant: &TenantId, principal: &PrincipalId, key: &str)
 
 /// A parked turn in its tenant's list.
 pub(super) fn parked(tenant: &TenantId, ended_at: Timestamp, turn: &TurnId) -> Key {
-    Key {
-        partition: parked_of(tenant),
-        sort: format!("{}#{}", in_order(ended_at), escape(turn.as_str())),
-    }
+    Key { partition: parked_of(tenant), sort: format!("{}#{}", in_order(ended_at), escape(turn.as_str())) }
 }
 
 /// The tenant's list of parked turns.

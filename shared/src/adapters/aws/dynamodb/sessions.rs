@@ -1,9 +1,9 @@
 //! [`SessionStore`] on DynamoDB.
 
 use super::answers::{self, UsedBy};
+use super::attrs::Draft;
 use super::heads::{self, Held, View};
 use super::steps::{self, Body, Facts, NewStep};
-use super::attrs::Draft;
 use super::table::{Attr, Condition, Item, Write};
 use super::turns::{self, Pointer, TurnRecord};
 use super::{DynamoStores, TRIES, contended, keys};
@@ -11,9 +11,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionKey, TenantId, TurnId};
 use crate::message::Message;
-use crate::session::{
-    Begun, Lease, NewTurn, Session, SessionStore, Step, Turn, TurnOutcome, Window,
-};
+use crate::session::{Begun, Lease, NewTurn, Session, SessionStore, Step, Turn, TurnOutcome, Window};
 use async_trait::async_trait;
 
 /// What [`SessionStore::begin`] knows of the turn before it looks at the session.
@@ -41,8 +39,10 @@ impl DynamoStores {
     /// What is known of the turn.
     async fn known(&self, new: &NewTurn) -> Result<(Known, Key), StoreError> {
         let core = self.core.as_ref();
-        let (record, own) =
-            futures::try_join!(answers::of_new_turn(core, new), turns::pointer(core, &new.tenant, &new.turn))?;
+        let (record, own) = futures::try_join!(
+            answers::of_new_turn(core, new),
+            turns::pointer(core, &new.tenant, &new.turn)
+        )?;
         let mut key = if new.idempotency.is_some() { Key::Free } else { Key::Settled };
         let mut fingerprint = None;
         let mut found = None;
@@ -124,10 +124,8 @@ impl DynamoStores {
         until: Timestamp,
     ) -> Result<Option<Begun>, StoreError> {
         let core = self.core.as_ref();
-        let ((known, key), found) = futures::try_join!(
-            self.known(new),
-            heads::find(core, &new.tenant, &new.session)
-        )?;
+        let ((known, key), found) =
+            futures::try_join!(self.known(new), heads::find(core, &new.tenant, &new.session))?;
         let (earlier, leftover, view) = match known {
             Known::Answer(begun) => return Ok(Some(begun)),
             Known::AtWork(record) => return self.resume(*record, now, until).await,
@@ -205,9 +203,7 @@ impl DynamoStores {
         {
             let condition = match key {
                 Key::Free | Key::Settled => Condition::Absent,
-                Key::LeftOver(turn) => {
-                    Condition::Is("turn", Attr::Text(turn.to_string()))
-                }
+                Key::LeftOver(turn) => Condition::Is("turn", Attr::Text(turn.to_string())),
             };
             writes.push(Write::Put(record, condition));
         }
@@ -295,8 +291,7 @@ impl SessionStore for DynamoStores {
         for _ in 0..TRIES {
             let mut view = self.leased(lease).await?;
             let unchanged = view.head.unchanged();
-            let body =
-                Body { messages: last.messages.clone(), facts: None, outcome: Some(outcome.clone()) };
+            let body = Body { messages: last.messages.clone(), facts: None, outcome: Some(outcome.clone()) };
             let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &last.audit, now })?;
             view.head.held = None;
             let mut writes = vec![Write::Put(view.head_item()?, unchanged)];

@@ -130,7 +130,13 @@ impl Rows {
     }
 
     /// Where the rows of a step are listed, by the time of the earliest.
-    pub(super) fn place(&self, session: &SessionKey, tenant: &TenantId, id: &SessionId, at: StepAt) -> Option<(String, String)> {
+    pub(super) fn place(
+        &self,
+        session: &SessionKey,
+        tenant: &TenantId,
+        id: &SessionId,
+        at: StepAt,
+    ) -> Option<(String, String)> {
         let earliest = self.rows.iter().map(|row| row.at).min()?;
         let partition = audit_in(tenant, keys::shard(session.as_str()));
         let sort =
@@ -180,8 +186,7 @@ impl View {
         let pieces = pieces(&text);
         let mut items = Vec::with_capacity(pieces.len());
         for (part, piece) in pieces.iter().enumerate() {
-            let mut draft =
-                Draft::new(self.key_of(keys::step(&self.head.id, at, part))).text("b", *piece);
+            let mut draft = Draft::new(self.key_of(keys::step(&self.head.id, at, part))).text("b", *piece);
             if part == 0 {
                 draft = draft.text("turn", turn.as_str()).time("at", now);
                 if pieces.len() > 1 {

@@ -17,7 +17,13 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Over sort keys from `from` to `to`, inclusive, reading `page` items at a time.
-    pub(super) fn new(table: &'a dyn Table, partition: String, from: String, to: String, page: usize) -> Self {
+    pub(super) fn new(
+        table: &'a dyn Table,
+        partition: String,
+        from: String,
+        to: String,
+        page: usize,
+    ) -> Self {
         // One item of each page but the first is known.
         let limit = page.clamp(1, 500) + 1;
         let query = Query { index: None, partition, from, to, newest_first: false, limit };
