@@ -81,7 +81,7 @@ impl DynamoTable {
             .set_expression_attribute_names(expression.names)
             .set_expression_attribute_values(expression.values)
             .return_consumed_capacity(ReturnConsumedCapacity::Indexes);
-        let answer = put.send().await.map_err(|error| refused(error))?;
+        let answer = put.send().await.map_err(refused)?;
         Self::count(&self.consumed.written, answer.consumed_capacity());
         Ok(())
     }
@@ -97,7 +97,7 @@ impl DynamoTable {
             .set_expression_attribute_names(expression.names)
             .set_expression_attribute_values(expression.values)
             .return_consumed_capacity(ReturnConsumedCapacity::Indexes);
-        let answer = delete.send().await.map_err(|error| refused(error))?;
+        let answer = delete.send().await.map_err(refused)?;
         Self::count(&self.consumed.written, answer.consumed_capacity());
         Ok(())
     }
@@ -156,7 +156,7 @@ impl DynamoTable {
                     .return_consumed_capacity(ReturnConsumedCapacity::Total)
                     .send()
                     .await
-                    .map_err(|error| failed(error))?;
+                    .map_err(failed)?;
                 Self::count(&self.consumed.read, answer.consumed_capacity());
                 for values in answer.responses.into_iter().flat_map(HashMap::into_values).flatten() {
                     let item = item_of(values)?;
@@ -181,7 +181,7 @@ impl Table for DynamoTable {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await
-            .map_err(|error| failed(error))?;
+            .map_err(failed)?;
         Self::count(&self.consumed.read, answer.consumed_capacity());
         answer.item.map(item_of).transpose()
     }
@@ -213,7 +213,7 @@ impl Table for DynamoTable {
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .send()
                 .await
-                .map_err(|error| failed(error))?;
+                .map_err(failed)?;
             Self::count(&self.consumed.read, answer.consumed_capacity());
             start = answer.last_evaluated_key.filter(|key| !key.is_empty());
             let found = answer.items.unwrap_or_default();
