@@ -1,0 +1,285 @@
+"""Every rule holds for our templates – and finds the fault in a template that breaks it."""
+
+import unittest
+
+import rules
+from house import House
+
+HOUSE = House()
+
+
+def resource(name, key):
+    return lambda house: house.templates[name]["Resources"][key]
+
+
+def put(name, key, path, value):
+    """Sets one property of a resource."""
+
+    def change(house):
+        place = house.properties(name, key)
+        *way, last = path.split(".")
+        for step in way:
+            place = place[int(step) if isinstance(place, list) else step]
+        place[int(last) if isinstance(place, list) else last] = value
+
+    return change
+
+
+def drop(name, key, path):
+    def change(house):
+        place = house.properties(name, key)
+        *way, last = path.split(".")
+        for step in way:
+            place = place[int(step) if isinstance(place, list) else step]
+        del place[int(last) if isinstance(place, list) else last]
+
+    return change
+
+
+def remove(name, key):
+    return lambda house: house.templates[name]["Resources"].pop(key)
+
+
+def action(statement, value):
+    """Another action in the gateway's own policy."""
+    return put("region", "GatewayRole", f"Policies.0.PolicyDocument.Statement.{statement}.Action", value)
+
+
+def target(statement, value):
+    return put("region", "GatewayRole", f"Policies.0.PolicyDocument.Statement.{statement}.Resource", value)
+
+
+def reorder(house):
+    template = house.templates["global"]
+    template["Parameters"] = template.pop("Parameters")
+
+
+def parameter(name, key, change):
+    return lambda house: change(house.templates[name]["Parameters"][key])
+
+
+def export(house):
+    house.templates["region"]["Outputs"]["ApiUrl"]["Export"] = {"Name": "url"}
+
+
+def buffered_route(house):
+    house.properties("region", "GatewayFunction")["Events"]["Extra"] = {
+        "Type": "Api",
+        "Properties": {"RestApiId": {"Ref": "Api"}, "Path": "/extra", "Method": "GET"},
+    }
+
+
+def second_origin(house):
+    config = house.properties("edge", "Distribution")["DistributionConfig"]
+    config["OriginGroups"] = {"Quantity": 0}
+
+
+def heading(old, new):
+    def change(house):
+        assert old in house.runbook
+        house.runbook = house.runbook.replace(old, new)
+
+    return change
+
+
+def samconfig(section, key, value):
+    def change(house):
+        house.samconfig[section]["deploy"]["parameters"][key] = value
+
+    return change
+
+
+def globals_of(key, value):
+    def change(house):
+        house.templates["region"]["Globals"]["Function"][key] = value
+
+    return change
+
+
+def preference(key, value):
+    def change(house):
+        house.templates["region"]["Globals"]["Function"]["DeploymentPreference"][key] = value
+
+    return change
+
+
+def open_region(house):
+    statement = house.properties("region", "InvokeAgentsPolicy")["PolicyDocument"]["Statement"][0]
+    del statement["Condition"]
+
+
+def no_policy(name, key):
+    def change(house):
+        del house.templates[name]["Resources"][key]["DeletionPolicy"]
+
+    return change
+
+
+BROKEN = {
+    "sections_stand_in_one_order": [reorder],
+    "a_parameter_has_description_default_and_constraint": [
+        parameter("global", "Environment", lambda one: one.pop("Description")),
+        parameter("region", "Dashboard", lambda one: one.pop("Default")),
+        parameter("region", "Dashboard", lambda one: one.pop("AllowedValues")),
+        parameter("edge", "DomainName", lambda one: one.update(Default="no domain")),
+    ],
+    "nothing_is_exported_or_imported": [export],
+    "names_are_given_and_hold_the_environment": [
+        drop("region", "JobQueue", "QueueName"),
+        put("global", "CoreTable", "TableName", "core"),
+    ],
+    "roles_and_policies_of_two_regions_have_different_names": [
+        put("region", "GatewayRole", "RoleName", "reef-dev-gateway")
+    ],
+    "every_route_streams": [
+        put("region", "GatewayFunction", "Events.Everything.Properties.ResponseTransferMode", "STREAM"),
+        drop("region", "GatewayFunction", "Events.Everything.Properties.ResponseTransferMode"),
+        drop("region", "GatewayFunction", "Events.Root.Properties.TimeoutInMillis"),
+        buffered_route,
+    ],
+    "the_access_log_has_the_fields_that_the_metric_reads": [
+        put("region", "FirstByteMetric", "FilterPattern", "[request, ip, method, path, status, first >= 0, took]"),
+        put("region", "FirstByteMetric", "MetricTransformations.0.MetricValue", "$took"),
+    ],
+    "the_edge_is_strict_and_never_chooses_a_region": [
+        second_origin,
+        put("edge", "Distribution", "DistributionConfig.ViewerCertificate.MinimumProtocolVersion", "TLSv1_2016"),
+        put("edge", "Distribution", "DistributionConfig.DefaultCacheBehavior.Compress", True),
+        put(
+            "edge",
+            "Headers",
+            "ResponseHeadersPolicyConfig.SecurityHeadersConfig.StrictTransportSecurity.AccessControlMaxAgeSec",
+            300,
+        ),
+    ],
+    "the_region_answers_with_tls_1_2_under_its_domain": [
+        put("region", "ApiDomain", "SecurityPolicy", "TLS_1_0"),
+        drop("region", "ApiRecord", "HealthCheckId"),
+        put("region", "ApiHealthCheck", "HealthCheckConfig.ResourcePath", "/live/health"),
+    ],
+    "no_policy_has_a_star_for_actions_or_resources": [
+        action(0, "sqs:*"),
+        action(0, ["sqs:SendMessage", "*"]),
+        target(0, "*"),
+        target(0, {"Fn::Sub": "arn:aws:sqs:*:${AWS::AccountId}:reef-${Environment}-jobs"}),
+        open_region,
+    ],
+    "only_known_policies_of_aws_are_attached": [
+        put("region", "DeploymentRole", "ManagedPolicyArns.0", "arn:aws:iam::aws:policy/AdministratorAccess")
+    ],
+    "every_function_has_a_role_of_its_own": [
+        put("region", "GatewayFunction", "Role", {"Fn::GetAtt": ["QueueWorkerRole", "Arn"]}),
+        drop("region", "GatewayFunction", "Role"),
+    ],
+    "a_role_serves_one_of_aws_principals": [
+        put("region", "GatewayRole", "AssumeRolePolicyDocument.Statement.0.Principal", {"AWS": "*"})
+    ],
+    "the_functions_are_those_of_the_workspace": [
+        remove("region", "GatewayFunction"),
+        lambda house: house.templates["region"]["Resources"]["GatewayFunction"].pop("Metadata"),
+        globals_of("Architectures", ["x86_64"]),
+    ],
+    "a_new_version_takes_over_in_steps_and_is_taken_back_by_alarms": [
+        preference("Enabled", False),
+        preference("Alarms", []),
+        preference("Hooks", {}),
+        preference("Type", "AllAtOnce"),
+    ],
+    "whoever_calls_a_function_calls_its_alias": [
+        lambda house: house.templates["region"]["Globals"]["Function"].pop("AutoPublishAlias")
+        and house.templates["region"]["Globals"]["Function"].pop("DeploymentPreference"),
+        put("region", "QueueWorkerFunction", "Events.Sweep.Properties.Input", "{not JSON}"),
+    ],
+    "logs_are_kept_as_long_as_the_guide_asks": [
+        parameter("region", "LogRetentionDays", lambda one: one["AllowedValues"].append(90)),
+        drop("region", "GatewayLogs", "RetentionInDays"),
+    ],
+    "a_function_logs_json_to_a_group_of_the_stack": [
+        drop("region", "AgentInvokeFunction", "LoggingConfig"),
+        put("region", "AgentInvokeFunction", "LoggingConfig.LogFormat", "Text"),
+    ],
+    "a_metric_waits_for_a_message_that_is_logged": [
+        put("region", "DeadJobsMetric", "FilterPattern", '{ $.message = "job is over" }')
+    ],
+    "every_queue_has_a_dead_letter_queue": [
+        drop("region", "JobQueue", "RedrivePolicy"),
+        put("region", "DeadJobQueue", "MessageRetentionPeriod", 60),
+    ],
+    "a_message_stays_hidden_for_six_time_outs": [
+        put("region", "JobQueue", "VisibilityTimeout", 900),
+        drop("region", "QueueWorkerFunction", "Events.Jobs.Properties.FunctionResponseTypes"),
+        drop("region", "QueueWorkerFunction", "Events.Jobs.Properties.ScalingConfig"),
+    ],
+    "every_alarm_has_a_heading_in_the_runbook_and_the_reverse": [
+        heading("### QueueAge", "### QueueAges"),
+        heading("## Alarms on AWS", "## Alarms"),
+        lambda house: setattr(house, "runbook", house.runbook + "\n### Nothing\n"),
+        heading("- **Users:** wait;", "- wait;"),
+        put("global", "BackupAgeAlarm", "AlarmDescription", "No copies."),
+        remove("region", "QueueAgeAlarm"),
+    ],
+    "the_guides_alarms_have_its_thresholds": [
+        put("region", "HighErrorRateAlarm", "Threshold", 300),
+        put("region", "HighResponseTimeAlarm", "ExtendedStatistic", "p50"),
+        remove("region", "CoreThrottlesAlarm"),
+    ],
+    "every_alarm_tells_somebody": [
+        drop("region", "QueueAgeAlarm", "AlarmActions"),
+        remove("region", "RegionCompositeAlarm"),
+        put("region", "GatewayDownAlarm", "AlarmActions", [{"Ref": "AlarmTopic"}]),
+    ],
+    "an_alarm_watches_what_the_stack_has": [
+        put("region", "HighErrorRateAlarm", "Dimensions.0.Value", "reef"),
+        put("region", "TurnErrorsAlarm", "MetricName", "TurnError"),
+        put("region", "GatewayErrorsAlarm", "Dimensions.1.Value", "reef-dev-gateway:prod"),
+    ],
+    "a_dashboard_is_json": [put("region", "RegionDashboard", "DashboardBody", '{"widgets": []}')],
+    "the_global_table_is_eventual_recoverable_and_protected": [
+        put("global", "CoreTable", "MultiRegionConsistency", "STRONG"),
+        put("global", "CoreTable", "Replicas.1.DeletionProtectionEnabled", False),
+        drop("global", "CoreTable", "Replicas.2.PointInTimeRecoverySpecification"),
+        drop("region", "LocalTable", "PointInTimeRecoverySpecification"),
+        no_policy("global", "CoreTable"),
+    ],
+    "the_tables_are_those_of_the_stores": [
+        put("global", "CoreTable", "KeySchema.0.AttributeName", "PK"),
+        drop("global", "CoreTable", "GlobalSecondaryIndexes.2"),
+        put("global", "CoreTable", "GlobalSecondaryIndexes.0.Projection", {"ProjectionType": "ALL"}),
+        drop("region", "LocalTable", "TimeToLiveSpecification"),
+        drop("region", "StoresPolicy", "PolicyDocument.Statement.1.Resource.0"),
+    ],
+    "copies_are_made_daily_and_monthly": [
+        drop("global", "BackupPlan", "BackupPlan.BackupPlanRule.1"),
+        put("global", "BackupSelection", "BackupSelection.Resources", ["*"]),
+    ],
+    "regions_are_the_same_everywhere": [
+        drop("global", "CoreTable", "Replicas.2"),
+        drop("global", "ProviderKeys", "ReplicaRegions.0"),
+        lambda house: house.samconfig.pop("prod-eu-central-1"),
+        samconfig("dev-eu-central-1", "region", "us-east-1"),
+        samconfig("dev-us-east-1", "parameter_overrides", ["Environment=dev", "Regions=us-east-1"]),
+        samconfig("prod-edge", "parameter_overrides", ["Environment=prod", "Region=us-east-1"]),
+    ],
+}
+
+
+class Rules(unittest.TestCase):
+    maxDiff = None
+
+    def test_all_rules_hold(self):
+        for rule in rules.RULES:
+            with self.subTest(rule.__name__):
+                self.assertEqual(list(rule(HOUSE)), [])
+
+    def test_every_rule_finds_a_template_that_breaks_it(self):
+        self.assertEqual([rule.__name__ for rule in rules.RULES], list(BROKEN))
+        for rule in rules.RULES:
+            for number, change in enumerate(BROKEN[rule.__name__]):
+                with self.subTest(rule.__name__, number=number):
+                    house = HOUSE.copy()
+                    change(house)
+                    self.assertNotEqual(list(rule(house)), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
