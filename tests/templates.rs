@@ -47,3 +47,8 @@ fn a_version_that_is_not_ready_gets_no_traffic() {
 fn two_idle_regions_cost_at_most_five_dollars_a_month() {
     run("test_cost");
 }
+
+#[test]
+fn every_stack_is_deployed_into_an_emulated_aws() {
+    run("test_deploy");
+}

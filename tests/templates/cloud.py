@@ -1,0 +1,243 @@
+"""A cloud on this machine: the emulator `ministack`, and our stacks deployed into it by `sam deploy`.
+
+    .venv-sam/bin/python tests/templates/cloud.py --functions target/lambda --agents infra/agents
+
+deploys the global stack and a region's, with the functions built by `cargo lambda build --release`, and prints where the API
+answers. It ends with Ctrl-C, and everything in it is gone.
+
+What the emulator cannot create is switched off by the stacks' parameters (EMULATED). What it creates, but not whole, is
+completed over AWS's API afterwards (`complete_*`): the reasons stand there.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from samcli.yamlhelper import yaml_dump
+
+from expand import REGIONS, ROOT, source
+from house import House, overrides
+
+FUNCTIONS = {"GatewayFunction": "gateway", "AgentInvokeFunction": "agent-invoke", "QueueWorkerFunction": "queue-worker"}
+
+# The parameters that an emulator needs.
+EMULATED = {
+    "global": {"Backups": "false"},
+    "region": {
+        "CanaryDeployment": "false",
+        "HealthChecks": "false",
+        "ComputedAlarms": "false",
+        "Architecture": "x86_64",
+    },
+}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Failed(Exception):
+    """A command failed; its output."""
+
+
+class Cloud:
+    """A running emulator."""
+
+    def __init__(self, endpoint, folder, environment="dev"):
+        self.endpoint = endpoint
+        self.folder = Path(folder)
+        self.environment = environment
+        # What the emulator says.
+        self.log = deque(maxlen=2000)
+        self.sections = House().environments()[environment]
+
+    def variables(self, region=REGIONS[0]):
+        """What a program needs to talk to it."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "LC_ALL": "C.UTF-8",
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "SAM_CLI_TELEMETRY": "0",
+        }
+
+    def client(self, service, region=REGIONS[0]):
+        return boto3.client(
+            service,
+            region_name=region,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=120),
+        )
+
+    def deploy(self, name, template, given):
+        """`sam deploy` with an environment of samconfig.toml; `given` parameters are added to its own."""
+        parameters = {**overrides(self.sections[name]), **given}
+        command = [
+            str(Path(sys.executable).parent / "sam"),
+            "deploy",
+            *("--config-file", str(ROOT / "samconfig.toml")),
+            *("--config-env", f"{self.environment}-{name}"),
+            *("--template-file", str(template)),
+            *("--parameter-overrides", *(f"{key}={value}" for key, value in parameters.items())),
+        ]
+        region = self.sections[name]["region"]
+        done = subprocess.run(command, cwd=self.folder, env=self.variables(region), capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+    def deploy_global(self, keys):
+        self.deploy("global", ROOT / "infra/aws/global.yaml", EMULATED["global"])
+        name = f"reef-{self.environment}-provider-keys"
+        self.client("secretsmanager").put_secret_value(SecretId=name, SecretString=json.dumps(keys))
+        self.complete_replicas()
+
+    def deploy_region(self, region, functions, agents):
+        """`functions`: a folder with each function's program at `<name>/bootstrap`; `agents`: one with openclaw.json."""
+        template = self.built(functions, agents)
+        given = {**EMULATED["region"], "SettingsPath": str(Path(agents).resolve() / "openclaw.json")}
+        self.deploy(region, template, given)
+        self.complete_routes(region)
+        self.complete_queue(region)
+
+    def built(self, functions, agents):
+        """What `sam build` makes: the template, with each function's program instead of its source."""
+        folder = self.folder / "build"
+        folder.mkdir(exist_ok=True)
+        template = source("region")
+        del template["Globals"]["Function"]["CodeUri"]
+        for key, name in FUNCTIONS.items():
+            code = folder / name
+            shutil.rmtree(code, ignore_errors=True)
+            code.mkdir()
+            shutil.copy(Path(functions) / name / "bootstrap", code / "bootstrap")
+            template["Resources"][key]["Properties"]["CodeUri"] = str(code)
+            template["Resources"][key].pop("Metadata")
+        template["Resources"]["AgentsLayer"]["Properties"]["ContentUri"] = str(Path(agents).resolve())
+        (folder / "template.yaml").write_text(yaml_dump(template))
+        return folder / "template.yaml"
+
+    def outputs(self, stack, region=REGIONS[0]):
+        (found,) = self.client("cloudformation", region).describe_stacks(StackName=stack)["Stacks"]
+        return found["StackStatus"], {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+
+    def api(self, region):
+        """Where the region's API answers."""
+        (found,) = [
+            one
+            for one in self.client("apigateway", region).get_rest_apis()["items"]
+            if one["name"] == f"reef-{self.environment}"
+        ]
+        return found["id"], f"{self.endpoint}/_aws/execute-api/{found['id']}/live"
+
+    def complete_replicas(self):
+        """The emulator makes a global table in its first region only."""
+        table = f"reef-{self.environment}-core"
+        for region in REGIONS[1:]:
+            self.client("dynamodb").update_table(
+                TableName=table, ReplicaUpdates=[{"Create": {"RegionName": region}}]
+            )
+
+    def complete_routes(self, region):
+        """The emulator reads an API's document, but not its routes for any method."""
+        api, _ = self.api(region)
+        client = self.client("apigateway", region)
+        account = self.client("sts", region).get_caller_identity()["Account"]
+        alias = f"arn:aws:lambda:{region}:{account}:function:reef-{self.environment}-gateway:live"
+        root = next(one["id"] for one in client.get_resources(restApiId=api)["items"] if one["path"] == "/")
+        known = {one["path"]: one["id"] for one in client.get_resources(restApiId=api)["items"]}
+        for path in ("/", "/{proxy+}"):
+            if path not in known:
+                known[path] = client.create_resource(restApiId=api, parentId=root, pathPart=path[1:])["id"]
+            client.put_method(restApiId=api, resourceId=known[path], httpMethod="ANY", authorizationType="NONE")
+            client.put_integration(
+                restApiId=api,
+                resourceId=known[path],
+                httpMethod="ANY",
+                type="AWS_PROXY",
+                integrationHttpMethod="POST",
+                uri=f"arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{alias}/invocations",
+            )
+        client.create_deployment(restApiId=api, stageName="live")
+
+    def complete_queue(self, region):
+        """The emulator keeps a number that comes from a parameter as text, and then cannot compare it."""
+        client = self.client("lambda", region)
+        for one in client.list_event_source_mappings()["EventSourceMappings"]:
+            client.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": 10})
+
+
+@contextmanager
+def cloud():
+    """Starts the emulator, and ends it with all that it started."""
+    program = ROOT / ".venv-emulators/bin/ministack"
+    if not program.exists():
+        raise Failed(f"{program} is missing: `tests/run tools` installs it")
+    with tempfile.TemporaryDirectory() as folder:
+        endpoint = f"http://127.0.0.1:{free_port()}"
+        server = Cloud(endpoint, folder)
+        running = subprocess.Popen(
+            [str(program)],
+            cwd=folder,
+            # Without its own address, the functions it starts would ask the real AWS.
+            env={**server.variables(), "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": endpoint.rsplit(":", 1)[1]},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            if not any("Running on http" in line for line in running.stderr):
+                raise Failed("the emulator did not start")
+            # Whoever writes to a full pipe waits for ever.
+            reader = threading.Thread(target=server.log.extend, args=(running.stderr,))
+            reader.start()
+            yield server
+        finally:
+            running.terminate()
+            running.wait()
+            if "reader" in locals():
+                reader.join()
+            running.stderr.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="A cloud on this machine, emulated.")
+    parser.add_argument("--functions", required=True, type=Path, help="folder with <function>/bootstrap")
+    parser.add_argument("--agents", default=ROOT / "infra/agents", type=Path, help="folder with openclaw.json")
+    parser.add_argument("--region", default=REGIONS[0], choices=REGIONS)
+    given = parser.parse_args()
+    keys = {name: os.environ.get(name, "") for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")}
+    try:
+        with cloud() as here:
+            print("deploying …", flush=True)
+            here.deploy_global(keys)
+            here.deploy_region(given.region, given.functions, given.agents)
+            print(f"{here.api(given.region)[1]}\nAWS_ENDPOINT_URL={here.endpoint}\nCtrl-C ends it", flush=True)
+            sys.stdin.read()
+    except KeyboardInterrupt:
+        pass
+    except Failed as failed:
+        sys.exit(str(failed))
+
+
+if __name__ == "__main__":
+    main()
