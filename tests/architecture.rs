@@ -34,7 +34,7 @@ const REACHING_OUT: [&str; 4] = ["std::env", "std::fs", "std::net::TcpStream", "
 const LAYERS: &[Layer] = &[
     Layer {
         name: "concepts",
-        modules: "agent answer audit clock error id job limit message model principal secret session tool",
+        modules: "agent agent::hop answer audit clock error id job limit message model principal secret session tool",
         sees: "",
         crates: "getrandom ulid",
     },
@@ -57,7 +57,8 @@ const LAYERS: &[Layer] = &[
         sees: "concepts tools",
         crates: "jiff json5 schemars serde_path_to_error strsim",
     },
-    Layer { name: "app", modules: "app", sees: "concepts metrics settings", crates: "" },
+    Layer { name: "logs", modules: "logs", sees: "concepts", crates: "jiff tracing tracing_subscriber" },
+    Layer { name: "app", modules: "app", sees: "concepts metrics settings", crates: "tokio tracing" },
     Layer {
         name: "turns",
         modules: "agent::* worker worker::*",
@@ -83,13 +84,19 @@ const LAYERS: &[Layer] = &[
         name: "aws",
         modules: "adapters::aws adapters::aws::*",
         sees: "concepts",
-        crates: "aws_sdk_dynamodb aws_sdk_sqs",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_sqs tokio tracing",
     },
     Layer {
         name: "onprem",
         modules: "adapters::onprem adapters::onprem::*",
         sees: "concepts",
         crates: "rusqlite std::fs",
+    },
+    Layer {
+        name: "cloud",
+        modules: "cloud cloud::*",
+        sees: "concepts metrics settings logs app turns models aws tools",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_sqs std::fs std::process tokio tokio_util tracing tracing_subscriber",
     },
 ];
 
@@ -402,6 +409,17 @@ fn a_companys_own_server_is_built_without_the_cloud() {
     let cloud: Vec<_> =
         graph.iter().filter(|name| name.starts_with("aws-") && !name.starts_with("aws-lc-")).collect();
     assert_eq!(cloud, [""; 0]);
+}
+
+#[test]
+fn the_functions_are_built_without_a_companys_own_store() {
+    for function in ["gateway", "agent-invoke", "queue-worker"] {
+        let graph = build_graph(function, &[]);
+        assert!(graph.contains("aws-sdk-dynamodb"), "the graph is not the function's: {graph:?}");
+        for own in ["rusqlite", "libsqlite3-sys", "tikv-jemallocator", "clap"] {
+            assert!(!graph.contains(own), "{function} holds {own}");
+        }
+    }
 }
 
 #[test]

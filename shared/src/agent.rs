@@ -2,9 +2,11 @@
 //! port. A turn is accepted by [`runner`] and run by its `turn`; how a transcript becomes a model request is [`prompt`].
 
 pub mod history;
+pub mod hop;
 pub mod lane;
 pub mod prompt;
 mod recent;
+pub mod relay;
 pub mod runner;
 mod turn;
 pub mod workspace;

@@ -5,7 +5,8 @@ use crate::answer::AnswerStore;
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::id::{IdSource, TenantId};
+use crate::error::Error;
+use crate::id::{IdSource, SessionKey, TenantId};
 use crate::job::JobQueue;
 use crate::limit::RateLimiter;
 use crate::metrics::Metrics;
@@ -15,6 +16,11 @@ use crate::tool::Tool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A store that takes longer is not there.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where data is kept: one adapter per storage port, usually all of one technology.
 #[derive(Clone)]
@@ -56,6 +62,23 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whether the process still takes new work.
     pub lifecycle: Arc<Lifecycle>,
+}
+
+impl App {
+    /// Whether the store answers, and in time.
+    pub async fn store_answers(&self) -> bool {
+        // Any key will do.
+        let key = SessionKey::new("readiness");
+        match timeout(PATIENCE, self.stores.sessions.load(&self.tenant, &key)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                let cause = Error::from(error).cause();
+                tracing::error!(target: "error", { cause }, "the store does not answer");
+                false
+            }
+            Err(_) => false,
+        }
+    }
 }
 
 /// From start to drain. A draining process ends what it has accepted and refuses new turns.

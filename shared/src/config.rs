@@ -6,6 +6,7 @@
 
 mod agents;
 mod check;
+mod cloud;
 mod file;
 mod load;
 mod openclaw;
@@ -15,6 +16,7 @@ mod show;
 mod source;
 mod units;
 
+pub use cloud::{CloudConfig, VARIABLES as CLOUD_VARIABLES};
 pub use problems::{Problem, Problems};
 
 use crate::agent::Agent;

@@ -14,7 +14,8 @@
 //!
 //! *What runs on them*: [`agent::runner`] (the turn's loop) · [`agent::prompt`] (transcript to model request) ·
 //! [`tools`] (the built-in tools) · [`worker`] (the queue's worker) · [`http`] (every HTTP surface) · [`app`] (one
-//! struct that holds it all) · [`config`] (`openclaw.json` and the environment).
+//! struct that holds it all) · [`config`] (`openclaw.json` and the environment) · `logs` (lines of JSON) · `cloud` (what the
+//! functions are wired from).
 //!
 //! *Adapters*, technology + port: [`adapters`].
 //!
@@ -27,12 +28,16 @@ pub mod answer;
 pub mod app;
 pub mod audit;
 pub mod clock;
+#[cfg(feature = "aws")]
+pub mod cloud;
 pub mod config;
 pub mod error;
 pub mod http;
 pub mod id;
 pub mod job;
 pub mod limit;
+#[cfg(any(feature = "aws", feature = "onprem"))]
+pub mod logs;
 pub mod message;
 pub mod metrics;
 pub mod model;

@@ -1,12 +1,13 @@
-//! The queue's worker: [`process`] runs one delivery and says how it ended; [`run`] is the loop around it, and
-//! [`sweep`] finishes turns that a crash interrupted.
+//! The queue's worker: [`process`] runs one delivery and says how it ended, [`handle`] settles it; [`run`] is the loop
+//! around them, and [`sweep`] finishes turns that a crash interrupted.
 
 use crate::agent::{AgentInvoker, TurnEvent};
 use crate::app::App;
 use crate::error::{Error, ErrorKind, JobVerdict, StoreError};
 use crate::job::{Delivery, Outcome, Work};
 use crate::session::TurnOutcome;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,17 +116,21 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
     }
 }
 
-/// Runs one delivery, keeps it hidden meanwhile, and settles it.
-async fn handle(app: &App, delivery: &Delivery) {
-    let mut running = pin!(process(app, delivery));
+/// Runs one delivery, keeps it hidden meanwhile, and settles it. `false` if that is not on record: the job comes again by
+/// itself, and its turn is replayed, not run again.
+pub async fn handle(app: &App, delivery: &Delivery) -> bool {
+    // A panic is a bug, but one job's bug: the others go on, and this one would only do it again.
+    let mut running = pin!(AssertUnwindSafe(process(app, delivery)).catch_unwind());
     let outcome = loop {
         tokio::select! {
             biased;
-            outcome = &mut running => break outcome,
+            outcome = &mut running => break outcome.unwrap_or_else(|_| Outcome::Dead {
+                reason: "internal: the job panicked; the error log says where".to_owned(),
+            }),
             () = tokio::time::sleep(visibility(app) / 3) => {
                 match app.stores.jobs.extend(&delivery.receipt, app.clock.now() + visibility(app)).await {
                     // Somebody else has the job now: the turn itself is safe, its lease keeps the two apart.
-                    Err(StoreError::Fenced) => return,
+                    Err(StoreError::Fenced) => return true,
                     Err(error) => tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be kept"),
                     Ok(()) => {}
                 }
@@ -141,9 +146,13 @@ async fn handle(app: &App, delivery: &Delivery) {
         outcome = word,
         reason,
         attempt = delivery.job.attempts }, "job ended");
-    if let Err(error) = app.stores.jobs.settle(&delivery.receipt, &outcome, app.clock.now()).await {
-        // Delivered again then; its turn is replayed, not run again.
-        tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be settled");
+    match app.stores.jobs.settle(&delivery.receipt, &outcome, app.clock.now()).await {
+        // Whoever has it now settles it.
+        Ok(()) | Err(StoreError::Fenced) => true,
+        Err(error) => {
+            tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be settled");
+            false
+        }
     }
 }
 
@@ -151,27 +160,33 @@ async fn handle(app: &App, delivery: &Delivery) {
 /// runs come later.
 pub async fn sweep(app: App, work: TaskTracker, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        match app.stores.index.interrupted(app.clock.now(), 64).await {
-            Ok(turns) => {
-                let resumed = turns.into_iter().map(|turn| {
-                    let app = app.clone();
-                    work.spawn(Box::pin(async move {
-                        tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
-                        if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
-                            && error.kind != ErrorKind::Conflict
-                        {
-                            tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
-                        }
-                    }))
-                });
-                futures::future::join_all(resumed).await;
-            }
-            Err(error) => {
-                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
-            }
-        }
+        sweep_once(&app, &work).await;
         let _ = stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY)).await;
     }
+}
+
+/// Finishes, on `work`, the turns whose process died and whose lease has run out; waits for their ends. Returns how many
+/// there were.
+pub async fn sweep_once(app: &App, work: &TaskTracker) -> usize {
+    let turns = match app.stores.index.interrupted(app.clock.now(), 64).await {
+        Ok(turns) => turns,
+        Err(error) => {
+            tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
+            return 0;
+        }
+    };
+    let resumed = turns.into_iter().map(|turn| {
+        let app = app.clone();
+        work.spawn(Box::pin(async move {
+            tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
+            if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
+                && error.kind != ErrorKind::Conflict
+            {
+                tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
+            }
+        }))
+    });
+    futures::future::join_all(resumed).await.len()
 }
 
 #[cfg(test)]

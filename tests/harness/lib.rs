@@ -5,9 +5,12 @@
 pub mod agents;
 pub mod app;
 pub mod client;
+pub mod clients;
+pub mod cloud;
 pub mod crash_points;
 pub mod dynamo;
 pub mod lab;
+pub mod lambda;
 pub mod process;
 pub mod sqs;
 pub mod stores;

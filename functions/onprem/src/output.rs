@@ -8,6 +8,8 @@ use serde_json::Value;
 use shared::clock::Timestamp;
 use std::io::{self, Write};
 
+pub(crate) use shared::logs::rfc3339;
+
 /// The option of every command that prints a table.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct OutputArgs {
@@ -54,11 +56,6 @@ impl Output {
 
 fn instant(at: Timestamp) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_millisecond(at.as_millis()).ok()
-}
-
-/// A time for programs: RFC 3339, UTC, milliseconds.
-pub(crate) fn rfc3339(at: Timestamp) -> Option<String> {
-    instant(at).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
 /// Prints JSON.

@@ -1,4 +1,5 @@
 //! Adapters for AWS.
 
 pub mod dynamodb;
+pub mod lambda;
 pub mod sqs;

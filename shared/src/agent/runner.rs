@@ -25,7 +25,7 @@ use futures::channel::mpsc;
 use futures::stream;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -53,6 +53,30 @@ pub struct RunnerParts {
     pub turns: TaskTracker,
 }
 
+/// Until when turns may run in this process: on a server as long as they need, in a function until shortly before the end
+/// of its invocation. A turn that is at work then stops where it stands, its steps recorded and its lease given back; it is
+/// resumed like one whose process died. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Deadline(Arc<Mutex<Option<Instant>>>);
+
+impl Deadline {
+    /// From now on: until `at`. Counts for turns that begin or are resumed afterwards.
+    pub fn set(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// Waits until then.
+    pub(super) fn passed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        async move {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// Runs turns in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Runner {
@@ -64,6 +88,7 @@ pub(super) struct Shared {
     pub(super) parts: RunnerParts,
     pub(super) instructions: Instructions,
     pub(super) recent: Recent,
+    pub(super) deadline: Deadline,
     lanes: Lanes,
 }
 
@@ -76,10 +101,16 @@ enum Accepted {
 impl Runner {
     /// A runner over these parts.
     pub fn new(parts: RunnerParts) -> Self {
+        Self::with_deadline(parts, Deadline::default())
+    }
+
+    /// A runner over these parts whose turns end or stop before the deadline.
+    pub fn with_deadline(parts: RunnerParts, deadline: Deadline) -> Self {
         let shared = Shared {
             parts,
             instructions: Instructions::default(),
             recent: Recent::default(),
+            deadline,
             lanes: Lanes::default(),
         };
         Self { shared: Arc::new(shared) }

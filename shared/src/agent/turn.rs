@@ -144,7 +144,12 @@ impl TurnRun {
     pub(super) async fn complete(mut self, so_far: SoFar) -> Result<TurnOutcome, Error> {
         let started = Instant::now();
         let wall = self.agent.limits.wall;
-        let ran = tokio::time::timeout(wall, Box::pin(self.run(so_far))).await;
+        let deadline = self.shared.deadline.passed();
+        let ran = tokio::select! {
+            biased;
+            ran = tokio::time::timeout(wall, Box::pin(self.run(so_far))) => ran,
+            () = deadline => Ok(Err(self.out_of_time().await)),
+        };
         let halt = match ran {
             Ok(Ok((last, reply))) => return self.end(last, TurnOutcome::Done(reply), started).await,
             Ok(Err(halt)) => halt,
@@ -192,6 +197,15 @@ impl TurnRun {
                 self.end(last, outcome, started).await
             }
         }
+    }
+
+    /// This process has to stop: gives the lease back, so that another one goes on at once and not when it runs out.
+    async fn out_of_time(&self) -> Halt {
+        let now = self.shared.now();
+        // If that fails, the turn goes on later.
+        let _ = self.shared.parts.sessions.append(&self.lease, &Step::default(), now, now).await;
+        let message = "the time of this process is over; the turn goes on in another one";
+        Halt::Lost(Error::new(ErrorKind::Unavailable, message).after(Duration::from_secs(1)))
     }
 
     /// Stores the outcome and tells it.

@@ -5,19 +5,13 @@ use super::auth::authenticate;
 use super::body::json;
 use super::lockout::Door;
 use super::peer::Peer;
-use crate::id::SessionKey;
 use crate::principal::Scope;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::timeout;
 use utoipa::ToSchema;
-
-/// A store that takes longer is not there.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The process is alive.
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,18 +84,8 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>, request: Request)
     if gateway.app.lifecycle.is_draining() {
         failing.push("draining");
     }
-    let app = &gateway.app;
-    // Any key will do: what matters is that the store answers.
-    let key = SessionKey::new("readiness");
-    let read = timeout(PATIENCE, app.stores.sessions.load(&app.tenant, &key)).await;
-    match read {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            failing.push("store");
-            let cause = crate::error::Error::from(error).cause();
-            tracing::error!(target: "error", { cause }, "the store does not answer");
-        }
-        Err(_) => failing.push("store"),
+    if !gateway.app.store_answers().await {
+        failing.push("store");
     }
     let status = if failing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let ready = failing.is_empty();

@@ -32,14 +32,15 @@ impl Peer {
         Self::from(direct, &parts.headers, config)
     }
 
-    /// Without a direct address (a function behind an API gateway) the platform counts as a proxy, trusted if any is.
+    /// Without a direct address – a function – the platform's own API gateway is the proxy: nobody else can reach us, and
+    /// it appends the address that it heard from.
     fn from(direct: Option<IpAddr>, headers: &HeaderMap, config: &GatewayConfig) -> Result<Self, ApiError> {
         let trusted = |ip: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&ip));
         if !FORWARDED.iter().any(|name| headers.contains_key(*name)) {
             let local = direct.is_some_and(|ip| ip.is_loopback());
             return Ok(Self { ip: direct, local, private: local || config.tls_in_front });
         }
-        if !direct.map_or(!config.trusted_proxies.is_empty(), trusted) {
+        if !direct.is_none_or(trusted) {
             return Err(attribution_required());
         }
         // Each proxy appends whom it heard it from: the newest address that is no proxy of ours is the caller.
@@ -140,6 +141,17 @@ mod tests {
             &behind(&["::1/128", "127.0.0.0/8"]),
         );
         assert_eq!(peer.ok(), Some(Peer { ip: ip("127.0.0.1"), local: false, private: false }));
+    }
+
+    #[test]
+    fn in_a_function_the_newest_hop_is_the_caller_whatever_it_claims_to_forward() {
+        let sent = headers(&[
+            ("x-forwarded-for", "127.0.0.1, 203.0.113.9"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        let peer = Peer::from(None, &sent, &behind(&[]));
+        assert_eq!(peer.ok(), Some(Peer { ip: ip("203.0.113.9"), local: false, private: true }));
     }
 
     #[test]

@@ -1,0 +1,209 @@
+//! What the three functions are wired from: [`start`] makes an [`App`] from the environment, once, before the first event
+//! comes; [`batch`] answers the events of the queue and of the schedule.
+//!
+//! A function is asked one thing at a time, is put to sleep behind each answer, and may be killed at any moment. So nothing
+//! is left to run behind an answer ([`Cloud::work`] is waited for), and what cannot end in time stops with its steps recorded
+//! ([`Cloud::until`]).
+
+pub mod batch;
+
+use crate::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
+use crate::adapters::aws::lambda::LambdaInvoker;
+use crate::adapters::aws::sqs::SqsJobQueue;
+use crate::adapters::models;
+use crate::agent::AgentInvoker;
+use crate::agent::runner::{Deadline, Runner, RunnerParts};
+use crate::app::{App, Lifecycle, Stores};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{CloudConfig, Config, Env, Problems};
+use crate::id::{IdSource, RandomIds, TenantId};
+use crate::logs::{JsonLines, report_panics};
+use crate::metrics::Metrics;
+use crate::tools;
+use aws_config::{BehaviorVersion, SdkConfig};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What is left of an invocation when turns stop: time to say so, and to be heard.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A job whose message has not come for so long after it was due has lost it.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Silence of a function that runs turns, before it says that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Which function it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes requests; turns run in the agents' function.
+    Gateway,
+    /// Runs turns.
+    Agents,
+    /// Runs jobs, their turns included.
+    Worker,
+}
+
+/// A wired function.
+pub struct Cloud {
+    /// All that a request or an event can meet.
+    pub app: App,
+    /// Everything at work; empty when an answer ends.
+    pub work: TaskTracker,
+    /// The queue, for the pointers that events bring.
+    pub queue: Arc<SqsJobQueue>,
+    deadline: Deadline,
+}
+
+impl Cloud {
+    /// Lets turns run until shortly before `deadline`, the end of the present invocation.
+    pub fn until(&self, deadline: Timestamp) {
+        let left = deadline.since(self.app.clock.now() + CLOSING);
+        self.deadline.set(Instant::now() + left);
+    }
+
+    /// Waits until nothing is at work.
+    pub async fn idle(&self) {
+        self.work.close();
+        self.work.wait().await;
+    }
+}
+
+/// Starts logging, reads the settings and wires the function. `None` if that is impossible; why is in the log then, all of
+/// it, and the process has nothing to do but to end.
+pub async fn start(role: Role, env: Env<'_>) -> Option<Cloud> {
+    let mut problems = Problems::default();
+    start_logs(env, &mut problems);
+    let (cloud, config) = read(role, env, &mut problems);
+    let wired = match (cloud, config) {
+        (Some(cloud), Some(config)) if problems.is_empty() => {
+            let aws = aws_config::defaults(BehaviorVersion::latest()).load().await;
+            wire(role, &cloud, config, &aws).map_err(|problem| problems.add("", problem)).ok()
+        }
+        _ => None,
+    };
+    for problem in problems.all() {
+        tracing::error!(target: "error", { setting = problem.path, cause = problem.message }, "the function cannot start: a setting is wrong");
+    }
+    wired
+}
+
+/// What a function's process ends with when the platform lets it go.
+pub fn ended(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(target: "error", { cause = error.to_string() }, "the platform cannot be reached");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One JSON object a line on standard output, where the platform takes it up. `REEF_LOG` says what, e.g. `info,access=off`.
+fn start_logs(env: Env<'_>, problems: &mut Problems) {
+    let wanted = env("REEF_LOG").filter(|text| !text.trim().is_empty());
+    let filter = wanted.as_deref().unwrap_or("info").parse::<Targets>().unwrap_or_else(|error| {
+        problems.add("REEF_LOG", format!("{error}; write e.g. info, debug or info,access=off"));
+        Targets::new().with_default(tracing::Level::INFO)
+    });
+    let lines = tracing_subscriber::fmt::layer().event_format(JsonLines).fmt_fields(JsonFields::new());
+    // A second start in one process keeps the first one's logs.
+    let _ = tracing_subscriber::registry().with(filter).with(lines.with_writer(std::io::stdout)).try_init();
+    report_panics();
+}
+
+/// The environment and the settings file; what is wrong with either is added to the problems.
+fn read(role: Role, env: Env<'_>, problems: &mut Problems) -> (Option<CloudConfig>, Option<Config>) {
+    let mut told = |found: Problems| {
+        for problem in found.all() {
+            problems.add(problem.path.clone(), problem.message.clone());
+        }
+    };
+    let cloud = CloudConfig::read(env).map_err(&mut told).ok();
+    let Some(cloud) = cloud else { return (None, None) };
+    let config = match std::fs::read_to_string(&cloud.settings) {
+        Ok(text) => {
+            let base = cloud.settings.parent().unwrap_or(Path::new("/"));
+            // The gateway asks no model: it needs no vendor's key, and is given none.
+            let read = match role {
+                Role::Gateway if !cloud.demo => Config::inspect(&text, base, env),
+                _ => Config::load(&text, base, env, cloud.demo),
+            };
+            read.map_err(told).ok()
+        }
+        Err(error) => {
+            let file = cloud.settings.display();
+            problems.add(
+                "REEF_CONFIG",
+                format!("{file} cannot be read: {error}; put the settings into the layer"),
+            );
+            None
+        }
+    };
+    (Some(cloud), config)
+}
+
+/// Puts the parts together. Opens no connection: the first event does.
+fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Result<Cloud, String> {
+    for warning in &config.warnings {
+        tracing::warn!(target: "operation", "{warning}");
+    }
+    let (stores, queue) = stores(cloud, aws);
+    let config = Arc::new(config);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
+    let metrics = Arc::new(Metrics::new());
+    let tools = Arc::new(tools::builtin());
+    let work = TaskTracker::new();
+    let deadline = Deadline::default();
+    let agents: Arc<dyn AgentInvoker> = match role {
+        Role::Gateway => Arc::new(LambdaInvoker::new(aws, &cloud.region, &cloud.agent_function)),
+        Role::Agents | Role::Worker => {
+            let models = models::build(&config.providers).map_err(|error| error.to_string())?;
+            let parts = RunnerParts {
+                config: Arc::clone(&config),
+                sessions: Arc::clone(&stores.sessions),
+                models,
+                tools: Arc::clone(&tools),
+                clock: Arc::clone(&clock),
+                ids: Arc::clone(&ids),
+                metrics: Arc::clone(&metrics),
+                turns: work.clone(),
+            };
+            Arc::new(Runner::with_deadline(parts, deadline.clone()))
+        }
+    };
+    let lifecycle = Arc::new(Lifecycle::started(clock.now()));
+    let tenant = TenantId::single();
+    let app = App { config, stores, agents, tools, clock, ids, tenant, metrics, lifecycle };
+    Ok(Cloud { app, work, queue, deadline })
+}
+
+/// Every storage port, and the queue among them.
+fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>) {
+    let client = aws_sdk_dynamodb::Client::new(aws);
+    let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
+    let here = Here { region: cloud.region.clone(), ordinal: cloud.ordinal() };
+    let rows = DynamoStores::new(table(&cloud.core_table), table(&cloud.local_table), here);
+    let queue =
+        Arc::new(SqsJobQueue::new(rows.clone(), aws_sdk_sqs::Client::new(aws), &cloud.queue_url, GRACE));
+    let rows = Arc::new(rows);
+    let stores = Stores {
+        sessions: Arc::clone(&rows) as _,
+        index: Arc::clone(&rows) as _,
+        jobs: Arc::clone(&queue) as _,
+        limits: Arc::clone(&rows) as _,
+        tokens: Arc::clone(&rows) as _,
+        answers: Arc::clone(&rows) as _,
+        audit: rows,
+    };
+    (stores, queue)
+}

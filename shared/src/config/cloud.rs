@@ -1,0 +1,180 @@
+//! What the environment tells a function: where it runs, and the names of what its stack made for it.
+
+use super::{Env, Problems};
+use std::path::PathBuf;
+
+/// Most regions that one installation can have: a region's place in the list is kept in four bits of each epoch.
+const MAX_REGIONS: usize = 16;
+
+/// The environment variables that a function reads for itself, apart from those that the settings file names. The stack sets
+/// those without a default: tables, queue and function.
+pub const VARIABLES: [&str; 9] = [
+    "REEF_CORE_TABLE",
+    "REEF_LOCAL_TABLE",
+    "REEF_QUEUE_URL",
+    "REEF_AGENT_FUNCTION",
+    "REEF_REGION",
+    "REEF_REGIONS",
+    "REEF_CONFIG",
+    "REEF_DEMO",
+    "REEF_LOG",
+];
+
+/// Where the settings are unless `REEF_CONFIG` says otherwise: in the layer.
+const SETTINGS: &str = "/opt/openclaw.json";
+
+/// Where a function runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudConfig {
+    /// The region, e.g. `eu-central-1`: the one that the platform names, unless `REEF_REGION` does.
+    pub region: String,
+    /// All regions of the installation. The order is for good: a region's place is part of what it has written.
+    pub regions: Vec<String>,
+    /// The table that is the same in every region.
+    pub core_table: String,
+    /// The table of this region alone.
+    pub local_table: String,
+    /// The queue of this region.
+    pub queue_url: String,
+    /// The function that runs turns, with its alias if it has one: `name` or `name:alias`, the same in every region.
+    pub agent_function: String,
+    /// `openclaw.json`.
+    pub settings: PathBuf,
+    /// Puts every agent on the demo model.
+    pub demo: bool,
+}
+
+impl CloudConfig {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by variable.
+    pub fn read(env: Env<'_>) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let given =
+            |name: &str| env(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let mut needed = |name: &str| {
+            given(name).unwrap_or_else(|| {
+                problems.add(name, "is not set; the stack's template sets it");
+                String::new()
+            })
+        };
+        let region = given("REEF_REGION").unwrap_or_else(|| needed("AWS_REGION"));
+        let core_table = needed("REEF_CORE_TABLE");
+        let local_table = needed("REEF_LOCAL_TABLE");
+        let queue_url = needed("REEF_QUEUE_URL");
+        let agent_function = needed("REEF_AGENT_FUNCTION");
+        if !queue_url.is_empty() && !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
+            problems.add(
+                "REEF_QUEUE_URL",
+                format!("{queue_url:?} is no address; write the queue's URL, not its name"),
+            );
+        }
+        let regions: Vec<String> = match given("REEF_REGIONS") {
+            Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
+            None => vec![region.clone()],
+        };
+        let mut sorted = regions.clone();
+        sorted.sort();
+        sorted.dedup();
+        if regions.len() > MAX_REGIONS || sorted.len() < regions.len() || regions.iter().any(String::is_empty)
+        {
+            problems.add(
+                "REEF_REGIONS",
+                format!("must be 1 to {MAX_REGIONS} different regions with commas between, e.g. \"us-east-1,eu-central-1\""),
+            );
+        } else if !region.is_empty() && !regions.contains(&region) {
+            problems.add(
+                "REEF_REGIONS",
+                format!("does not hold this function's own region {region}; add it at the end"),
+            );
+        }
+        let settings = given("REEF_CONFIG").map_or_else(|| PathBuf::from(SETTINGS), PathBuf::from);
+        let demo =
+            given("REEF_DEMO").is_some_and(|value| !matches!(value.as_str(), "0" | "false" | "no" | "off"));
+        if problems.is_empty() {
+            Ok(Self { region, regions, core_table, local_table, queue_url, agent_function, settings, demo })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The place of this region among all of them.
+    pub fn ordinal(&self) -> u64 {
+        // `read` has checked that it is among them, and that there are few.
+        self.regions
+            .iter()
+            .zip(0..)
+            .find_map(|(name, place)| (*name == self.region).then_some(place))
+            .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<CloudConfig, String> {
+        let env = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        CloudConfig::read(&env).map_err(|problems| problems.to_string())
+    }
+
+    const STACK: [(&str, &str); 5] = [
+        ("AWS_REGION", "eu-central-1"),
+        ("REEF_CORE_TABLE", "reef-core"),
+        ("REEF_LOCAL_TABLE", "reef-local"),
+        ("REEF_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/1/reef-jobs"),
+        ("REEF_AGENT_FUNCTION", "reef-agent-invoke:live"),
+    ];
+
+    fn with(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        [more, &STACK].concat()
+    }
+
+    #[test]
+    fn what_the_stack_sets_is_enough() {
+        let expected = CloudConfig {
+            region: "eu-central-1".to_owned(),
+            regions: vec!["eu-central-1".to_owned()],
+            core_table: "reef-core".to_owned(),
+            local_table: "reef-local".to_owned(),
+            queue_url: "https://sqs.eu-central-1.amazonaws.com/1/reef-jobs".to_owned(),
+            agent_function: "reef-agent-invoke:live".to_owned(),
+            settings: PathBuf::from("/opt/openclaw.json"),
+            demo: false,
+        };
+        assert_eq!(read(&STACK), Ok(expected));
+    }
+
+    #[test]
+    fn a_regions_place_in_the_list_is_its_ordinal() {
+        let config = read(&with(&[("REEF_REGIONS", "us-east-1, eu-central-1,ap-northeast-1")])).unwrap();
+        assert_eq!((config.ordinal(), config.regions.len()), (1, 3));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let told = read(&[
+            ("AWS_REGION", "eu-central-1"),
+            ("REEF_QUEUE_URL", "reef-jobs"),
+            ("REEF_REGIONS", "us-east-1"),
+        ]);
+        let expected = "REEF_CORE_TABLE: is not set; the stack's template sets it\n\
+                        REEF_LOCAL_TABLE: is not set; the stack's template sets it\n\
+                        REEF_AGENT_FUNCTION: is not set; the stack's template sets it\n\
+                        REEF_QUEUE_URL: \"reef-jobs\" is no address; write the queue's URL, not its name\n\
+                        REEF_REGIONS: does not hold this function's own region eu-central-1; add it at the end";
+        assert_eq!(told, Err(expected.to_owned()));
+    }
+
+    #[test]
+    fn a_list_of_regions_must_make_sense() {
+        let many = (0..17).map(|at| format!("r{at}")).collect::<Vec<_>>().join(",");
+        for list in ["eu-central-1,eu-central-1", "eu-central-1,", many.as_str()] {
+            let variables = [&[("REEF_REGIONS", list)][..], &STACK].concat();
+            assert!(read(&variables).unwrap_err().starts_with("REEF_REGIONS: must be 1 to 16"), "{list}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The product on AWS, emulated: its three functions on the [`Platform`], their stores behind them, an API gateway in front.
+
+use crate::dynamo::{Dynamo, create};
+use crate::lambda::front::Front;
+use crate::lambda::source::Source;
+use crate::lambda::{Function, Platform};
+use crate::sqs::Sqs;
+use crate::stores::stores_of;
+use serde_json::Value;
+use shared::adapters::aws::dynamodb::schema::{CORE_INDEXES, LOCAL_INDEXES};
+use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
+use shared::adapters::aws::sqs::SqsJobQueue;
+use shared::app::Stores;
+use shared::clock::{Clock, SystemClock};
+use shared::id::{AgentId, RandomIds, TenantId};
+use shared::limit::Limit;
+use shared::principal::{NewToken, Scope};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The region in which the emulated platform says that it is.
+const REGION: &str = "us-east-1";
+
+/// The functions' names, as the stack names them.
+pub const GATEWAY: &str = "gateway";
+/// Runs turns.
+pub const AGENT_INVOKE: &str = "agent-invoke";
+/// Runs jobs.
+pub const QUEUE_WORKER: &str = "queue-worker";
+
+/// The functions' binaries. Cargo tells where they are to integration tests only.
+#[derive(Debug, Clone, Copy)]
+pub struct Programs {
+    /// `gateway`.
+    pub gateway: &'static str,
+    /// `agent-invoke`.
+    pub agent_invoke: &'static str,
+    /// `queue-worker`.
+    pub queue_worker: &'static str,
+}
+
+/// A deployed installation; gone when dropped.
+pub struct Deployment {
+    /// Where the functions run.
+    pub platform: Platform,
+    /// The API gateway.
+    pub front: Front,
+    /// The stores of the functions, for a test that looks behind the surface.
+    pub stores: Stores,
+    sqs: Sqs,
+    queue_url: String,
+    functions: [(&'static str, Function); 3],
+    _dynamo: Arc<Dynamo>,
+    _folder: TempDir,
+}
+
+impl Deployment {
+    /// Deploys the functions with these settings (`openclaw.json`).
+    pub async fn start(programs: Programs, settings: &Value) -> Self {
+        let platform = Platform::start().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("openclaw.json");
+        std::fs::write(&file, settings.to_string()).expect("a settings file");
+        let (dynamo, sqs) = (Dynamo::shared(), Sqs::start());
+        let (core, local) = ("core", "local");
+        let client = dynamo.client();
+        create(&client, core, &CORE_INDEXES).await;
+        create(&client, local, &LOCAL_INDEXES).await;
+        let queue_url = sqs.queue().await;
+        let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
+        let rows = DynamoStores::new(table(core), table(local), Here { region: REGION.to_owned(), ordinal: 0 });
+        let jobs = SqsJobQueue::new(rows.clone(), sqs.client(), queue_url.as_str(), Duration::ZERO);
+        let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows)) };
+        let function = |program: &str| {
+            Function::new(program)
+                .env("REEF_CONFIG", file.to_str().expect("a path in UTF-8"))
+                .env("REEF_CORE_TABLE", core)
+                .env("REEF_LOCAL_TABLE", local)
+                .env("REEF_QUEUE_URL", &queue_url)
+                .env("REEF_AGENT_FUNCTION", "agent-invoke:live")
+                .env("AWS_ENDPOINT_URL_DYNAMODB", dynamo.endpoint())
+                .env("AWS_ENDPOINT_URL_LAMBDA", platform.url())
+                .env("AWS_ENDPOINT_URL_SQS", sqs.endpoint())
+                .env("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true")
+        };
+        let functions = [
+            (GATEWAY, function(programs.gateway)),
+            (AGENT_INVOKE, function(programs.agent_invoke)),
+            (QUEUE_WORKER, function(programs.queue_worker)),
+        ];
+        for (name, function) in &functions {
+            platform.deploy(name, function.clone());
+        }
+        let front = Front::start(&platform, GATEWAY).await;
+        Self { platform, front, stores, sqs, queue_url, functions, _dynamo: dynamo, _folder: folder }
+    }
+
+    /// Lets the queue bring its messages to the worker, in so many batches at once.
+    pub fn bring_messages(&self, batches: usize) -> Source {
+        Source::start(&self.platform, QUEUE_WORKER, &self.sqs.client(), &self.queue_url, batches)
+    }
+
+    /// Deploys one of the functions again, changed.
+    pub fn change(&self, name: &str, change: impl FnOnce(Function) -> Function) {
+        let function = self.functions.iter().find(|(known, _)| *known == name).expect("one of the three");
+        self.platform.deploy(name, change(function.1.clone()));
+    }
+
+    /// A new token with these scopes.
+    pub async fn token(&self, scopes: &[Scope], limit: Limit) -> String {
+        let new = NewToken {
+            name: "test".to_owned(),
+            scopes: scopes.to_vec(),
+            agents: None::<Vec<AgentId>>,
+            cidrs: None,
+            limit: Some(limit),
+            expires_at: None,
+        };
+        let (token, text) = new.mint(TenantId::single(), &RandomIds, SystemClock.now());
+        self.stores.tokens.insert(&token).await.expect("a stored token");
+        text.expose().to_owned()
+    }
+
+    /// A token for everything, without a limit that matters.
+    pub async fn admin(&self) -> String {
+        self.token(&[Scope::Admin], Limit { per_second: 100_000.0, burst: 100_000 }).await
+    }
+
+    /// What the functions have said that is out of the ordinary.
+    pub fn unusual(&self) -> String {
+        let names = self.functions.iter().map(|(name, _)| *name);
+        let lines = names
+            .flat_map(|name| self.platform.logs(name).into_iter().map(move |line| format!("{name}: {line}")));
+        lines.filter(|line| !line.contains(r#""level":"info""#)).collect::<Vec<_>>().join("\n")
+    }
+}
