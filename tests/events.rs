@@ -2,7 +2,7 @@
 //!
 //! A file's name is `<function>-<case>.json`. The same files work with `sam local invoke` and `cargo lambda invoke`.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#![expect(clippy::expect_used, reason = "a test fails by a panic")]
 
 use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
 

@@ -6,12 +6,19 @@
 use futures::StreamExt;
 use harness::client::Client;
 use harness::clients::{self, Target};
-use harness::cloud::{AGENT_INVOKE, Deployment, Programs};
+use harness::cloud::{AGENT_INVOKE, Deployment, Programs, QUEUE_WORKER};
 use harness::vendor::{Gate, Step, Stream, Vendor};
 use http::StatusCode;
 use serde_json::{Value, json};
+use shared::agent::{RunOptions, RunRequest};
+use shared::clock::{Clock, SystemClock};
+use shared::id::TenantId;
+use shared::job::{JobFilter, JobState, NewJob, Work};
 use shared::limit::Limit;
+use shared::message::{MessageBody, Part};
 use shared::principal::Scope;
+use shared::session::{TurnOutcome, Window};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const PROGRAMS: Programs = Programs {
@@ -55,6 +62,7 @@ async fn target(deployment: &Deployment) -> Target {
 #[tokio::test]
 async fn the_stock_python_client_and_the_open_responses_cases_get_right_answers() {
     let deployment = Deployment::start(PROGRAMS, &echoing()).await;
+    let _source = deployment.bring_messages(1);
     let suite = clients::python(&target(&deployment).await).await;
     assert_eq!(suite, Ok(()), "the functions said:\n{}", deployment.unusual());
 }
@@ -62,6 +70,7 @@ async fn the_stock_python_client_and_the_open_responses_cases_get_right_answers(
 #[tokio::test]
 async fn the_stock_node_client_gets_right_answers() {
     let deployment = Deployment::start(PROGRAMS, &echoing()).await;
+    let _source = deployment.bring_messages(1);
     let suite = clients::node(&target(&deployment).await).await;
     assert_eq!(suite, Ok(()), "the functions said:\n{}", deployment.unusual());
 }
@@ -225,4 +234,101 @@ async fn a_function_with_wrong_settings_does_not_start_and_says_all_that_is_wron
     };
     assert_eq!(told(AGENT_INVOKE), ["REEF_AGENT_FUNCTION"]);
     assert_eq!(told("gateway"), ["agents[0].id"]);
+}
+
+/// A job whose turn is on a session of its own; one in twenty is for an agent that does not exist.
+fn job(number: usize) -> NewJob {
+    let id = format!("job-{number:05}");
+    let agent = if is_poison(number) { "nobody" } else { "main" };
+    let request = RunRequest {
+        turn: format!("turn-{number:05}").into(),
+        tenant: TenantId::single(),
+        principal: "test".into(),
+        agent: agent.into(),
+        session: format!("agent:{agent}:{id}").into(),
+        sticky: false,
+        idempotency: None,
+        input: vec![MessageBody::User { parts: vec![Part::Text { text: format!("number {number}") }] }],
+        options: RunOptions::default(),
+    };
+    NewJob { id: id.into(), tenant: TenantId::single(), work: Work::Turn(Box::new(request)) }
+}
+
+const fn is_poison(number: usize) -> bool {
+    number % 20 == 7
+}
+
+#[tokio::test]
+async fn of_many_jobs_with_poison_among_them_none_is_lost_and_none_runs_twice_though_workers_are_killed() {
+    // `REEF_TEST_JOBS=10000` for the long run.
+    let count = std::env::var("REEF_TEST_JOBS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    let mut settings = echoing();
+    settings["turns"] = json!({"leaseSeconds": 2});
+    let deployment = Deployment::start(PROGRAMS, &settings).await;
+    let (tenant, stores) = (TenantId::single(), &deployment.stores);
+    let enqueued = futures::stream::iter(0..count).map(|number| async move {
+        stores.jobs.enqueue(&job(number), Duration::ZERO, SystemClock.now()).await.expect("a stored job")
+    });
+    enqueued.buffer_unordered(16).for_each(|is_new| async move { assert!(is_new) }).await;
+
+    let mut answered = deployment.platform.answered();
+    let source = deployment.bring_messages(4);
+    let with = |state, limit| JobFilter { id: None, state: Some(state), limit };
+    let mut kills = 0;
+    loop {
+        let batches = *answered.borrow_and_update();
+        // Five times, at different points of their work.
+        if batches > (kills + 1) * (count as u64 / 80) && kills < 5 {
+            assert!(deployment.platform.kill(QUEUE_WORKER) > 0);
+            kills += 1;
+        }
+        if stores.jobs.list(&tenant, &with(JobState::Pending, 1)).await.expect("the jobs").is_empty() {
+            break;
+        }
+        answered.changed().await.expect("the platform");
+    }
+    drop(source);
+    assert_eq!(kills, 5, "the workers were never killed in their work");
+
+    let dead = stores.jobs.list(&tenant, &with(JobState::Dead, count)).await.expect("the jobs");
+    let dead: BTreeSet<_> = dead.into_iter().map(|job| job.job.id).collect();
+    assert_eq!(dead, (0..count).filter(|number| is_poison(*number)).map(|number| job(number).id).collect());
+    for number in (0..count).filter(|number| !is_poison(*number)) {
+        let Work::Turn(request) = job(number).work;
+        let turn = stores.sessions.turn(&tenant, &request.turn).await.expect("the turn").expect("a turn");
+        assert!(matches!(turn.outcome, Some(TurnOutcome::Done(_))), "{turn:?}");
+        let transcript = stores.sessions.transcript(&tenant, &request.session, Window::newest(9)).await;
+        assert_eq!(transcript.expect("the transcript").len(), 2, "question and answer of {}", turn.id);
+    }
+}
+
+#[tokio::test]
+async fn a_turn_whose_worker_was_killed_is_finished_by_the_schedule() {
+    let (vendor, gate) = (Vendor::start().await, Gate::new());
+    vendor.answer(Stream::text("one ").then(Step::Hold(gate.clone())).then_text("never heard"));
+    vendor.answer(Stream::text("one two three"));
+    let deployment = Deployment::start(PROGRAMS, &asking(&vendor)).await;
+    let (tenant, now) = (TenantId::single(), SystemClock.now());
+    deployment.stores.jobs.enqueue(&job(1), Duration::ZERO, now).await.expect("a stored job");
+    let pointer = json!({"tenant": "main", "job": "job-00001"}).to_string();
+    let event = json!({"Records": [{"messageId": "m", "body": pointer}]}).to_string();
+    let mut killed = deployment.platform.invoke(QUEUE_WORKER, event).await.expect("an instance");
+    gate.reached().await;
+    assert_eq!(deployment.platform.kill(QUEUE_WORKER), 1);
+    assert!(matches!(killed.recv().await, Some(harness::lambda::Part::Error { .. })));
+
+    let schedule =
+        json!({"source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {}}).to_string();
+    loop {
+        let answer = deployment.platform.answer(QUEUE_WORKER, schedule.clone()).await.expect("an answer");
+        let answer: Value = serde_json::from_slice(&answer).expect("an answer in JSON");
+        // Until its lease has run out there is nothing to do.
+        if answer["resumed"] == 1 {
+            break;
+        }
+        assert_eq!(answer, json!({"resumed": 0, "resent": 0}));
+    }
+    let turn = deployment.stores.sessions.turn(&tenant, &"turn-00001".into()).await.expect("the turn");
+    let Some(TurnOutcome::Done(reply)) = turn.expect("a turn").outcome else { panic!("it is not done") };
+    assert_eq!(reply.text, "one two three");
 }

@@ -87,10 +87,18 @@ async fn measure(options: &Options) -> Result<()> {
     let chat = chat(&deployment, cold, warm).await?;
     let mut out = std::io::stdout().lock();
     if options.json {
-        writeln!(out, "{}", json!({"functions": rows.iter().map(Figures::json).collect::<Vec<_>>(), "chat": chat}))?;
+        writeln!(
+            out,
+            "{}",
+            json!({"functions": rows.iter().map(Figures::json).collect::<Vec<_>>(), "chat": chat})
+        )?;
         return Ok(());
     }
-    writeln!(out, "{:<14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>9}", "function", "init p50", "max", "warm p50", "p99", "RSS", "binary", "zip")?;
+    writeln!(
+        out,
+        "{:<14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>9}",
+        "function", "init p50", "max", "warm p50", "p99", "RSS", "binary", "zip"
+    )?;
     for row in &rows {
         let zip = row.zip_mb.map_or_else(String::new, |zip| format!("{zip:.2} MB"));
         writeln!(
@@ -99,7 +107,15 @@ async fn measure(options: &Options) -> Result<()> {
             row.name, row.init_ms, row.init_max_ms, row.warm_us, row.warm_p99_us, row.rss_mib, row.binary_mb
         )?;
     }
-    writeln!(out, "init against hello: {}", rows[1..].iter().map(|row| format!("{} {:.2}", row.name, row.init_ms / rows[0].init_ms)).collect::<Vec<_>>().join(", "))?;
+    writeln!(
+        out,
+        "init against hello: {}",
+        rows[1..]
+            .iter()
+            .map(|row| format!("{} {:.2}", row.name, row.init_ms / rows[0].init_ms))
+            .collect::<Vec<_>>()
+            .join(", ")
+    )?;
     writeln!(out, "a streamed chat turn through both functions, emulated stores included: {chat}")?;
     Ok(())
 }
@@ -123,7 +139,16 @@ fn build() -> Result<Vec<Built>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     cargo.args(["build", "--profile", profile, "--package", "gateway", "--package", "agent-invoke"]);
-    cargo.args(["--package", "queue-worker", "--package", "tests", "--bin", "gateway", "--bin", "agent-invoke"]);
+    cargo.args([
+        "--package",
+        "queue-worker",
+        "--package",
+        "tests",
+        "--bin",
+        "gateway",
+        "--bin",
+        "agent-invoke",
+    ]);
     cargo.args(["--bin", "queue-worker", "--bin", HELLO]);
     if !cargo.stdout(Stdio::null()).status()?.success() {
         return Err("the functions could not be built".into());
@@ -212,7 +237,8 @@ async fn chat(deployment: &Deployment, cold: usize, warm: usize) -> Result<Value
     let token = deployment.admin().await;
     let client = reqwest::Client::builder().no_proxy().build()?;
     let ask = async || -> Result<(Duration, Duration)> {
-        let body = json!({"model": "openclaw", "stream": true, "messages": [{"role": "user", "content": "hello"}]});
+        let body =
+            json!({"model": "openclaw", "stream": true, "messages": [{"role": "user", "content": "hello"}]});
         let started = Instant::now();
         let url = format!("{}/v1/chat/completions", deployment.front.url());
         let mut answer = client.post(url).bearer_auth(&token).json(&body).send().await?.error_for_status()?;
@@ -234,7 +260,9 @@ async fn chat(deployment: &Deployment, cold: usize, warm: usize) -> Result<Value
         whole.push(times.1);
     }
     let p50 = |times: &[Duration]| (at(&mut millis(times), 50) * 100.0).round() / 100.0;
-    Ok(json!({"cold_first_byte_ms": p50(&cold_first), "warm_first_byte_ms": p50(&first), "warm_whole_ms": p50(&whole)}))
+    Ok(
+        json!({"cold_first_byte_ms": p50(&cold_first), "warm_first_byte_ms": p50(&first), "warm_whole_ms": p50(&whole)}),
+    )
 }
 
 fn millis(times: &[Duration]) -> Vec<f64> {

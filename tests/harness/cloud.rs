@@ -20,7 +20,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// The region in which the emulated platform says that it is.
-const REGION: &str = "us-east-1";
+const REGION: &str = "eu-central-1";
 
 /// The functions' names, as the stack names them.
 pub const GATEWAY: &str = "gateway";
@@ -69,7 +69,8 @@ impl Deployment {
         create(&client, local, &LOCAL_INDEXES).await;
         let queue_url = sqs.queue().await;
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-        let rows = DynamoStores::new(table(core), table(local), Here { region: REGION.to_owned(), ordinal: 0 });
+        let rows =
+            DynamoStores::new(table(core), table(local), Here { region: REGION.to_owned(), ordinal: 0 });
         let jobs = SqsJobQueue::new(rows.clone(), sqs.client(), queue_url.as_str(), Duration::ZERO);
         let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows)) };
         let function = |program: &str| {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -93,6 +93,8 @@ struct Shared {
     pools: Mutex<HashMap<String, Pool>>,
     next_id: AtomicU64,
     tasks: TaskTracker,
+    /// Events whose answer has ended.
+    answered: watch::Sender<u64>,
 }
 
 /// A function and its instances.
@@ -115,6 +117,7 @@ impl Platform {
             pools: Mutex::new(HashMap::new()),
             next_id: AtomicU64::new(1),
             tasks: TaskTracker::new(),
+            answered: watch::Sender::new(0),
         });
         let (url, server) = serve(&shared.tasks, invoke::router(Arc::clone(&shared))).await;
         Self { shared, url, server }
@@ -156,6 +159,11 @@ impl Platform {
             }
         }
         panic!("an answer without an end")
+    }
+
+    /// Counts the events whose answer has ended, of all functions.
+    pub fn answered(&self) -> watch::Receiver<u64> {
+        self.shared.answered.subscribe()
     }
 
     /// Kills every instance of a function, as if their hosts were gone. Returns how many there were.

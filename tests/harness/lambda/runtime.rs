@@ -67,7 +67,7 @@ impl Instance {
             .env("AWS_LAMBDA_FUNCTION_NAME", name)
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-            .env("AWS_REGION", "us-east-1")
+            .env("AWS_REGION", "eu-central-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .envs(function.environment.iter().map(|(name, value)| (name, value)))
@@ -159,6 +159,7 @@ impl Instance {
         {
             // Whoever asked may have left.
             let _ = parts.send(part);
+            self.shared.answered.send_modify(|count| *count += 1);
         }
     }
 }
@@ -226,7 +227,7 @@ async fn next(cell: Cell) -> Response {
     });
     instance.signal(Signal::CONT);
     let deadline = SystemClock.now() + timeout;
-    let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", instance.name);
+    let arn = format!("arn:aws:lambda:eu-central-1:000000000000:function:{}", instance.name);
     let headers = [
         ("lambda-runtime-aws-request-id", id),
         ("lambda-runtime-deadline-ms", deadline.to_string()),

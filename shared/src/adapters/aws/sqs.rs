@@ -6,7 +6,7 @@
 
 use super::dynamodb::DynamoStores;
 use crate::clock::Timestamp;
-use crate::error::StoreError;
+use crate::error::{Error, StoreError};
 use crate::id::{JobId, TenantId};
 use crate::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use async_trait::async_trait;
@@ -97,6 +97,14 @@ impl SqsJobQueue {
         Ok(())
     }
 
+    /// Sends a message for a row that is stored: without one its job only comes later.
+    async fn try_to_send(&self, pointer: &Pointer, delay: Duration) {
+        if let Err(error) = self.send(pointer, delay).await {
+            let cause = Error::from(error).cause();
+            tracing::warn!(target: "error", { job.id = %pointer.job, cause }, "a job's message could not be sent: the sweep finds the job");
+        }
+    }
+
     async fn messages(&self, max: usize) -> Result<Vec<Message>, StoreError> {
         let max = i32::try_from(max.min(MESSAGES_AT_ONCE)).unwrap_or(i32::MAX);
         let answer = self
@@ -132,7 +140,7 @@ impl JobQueue for SqsJobQueue {
         let is_new = self.rows.enqueue(job, delay, now).await?;
         if is_new {
             // The row is stored, so the job is accepted; without a message it comes later.
-            let _ = self.send(&pointer_to(job), delay).await;
+            self.try_to_send(&pointer_to(job), delay).await;
         }
         Ok(is_new)
     }
@@ -170,7 +178,7 @@ impl JobQueue for SqsJobQueue {
         if let Outcome::Retry { after, .. } = outcome {
             let pointer = Pointer { tenant: receipt.tenant.clone(), job: receipt.job.clone() };
             // As with a new job: the row is the truth.
-            let _ = self.send(&pointer, *after).await;
+            self.try_to_send(&pointer, *after).await;
         }
         Ok(())
     }
@@ -182,7 +190,7 @@ impl JobQueue for SqsJobQueue {
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {
         self.rows.redrive(tenant, id, now).await?;
         let pointer = Pointer { tenant: tenant.clone(), job: id.clone() };
-        let _ = self.send(&pointer, Duration::ZERO).await;
+        self.try_to_send(&pointer, Duration::ZERO).await;
         Ok(())
     }
 }
