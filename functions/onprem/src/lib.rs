@@ -9,6 +9,7 @@ mod audit;
 mod chat;
 mod completions;
 mod config;
+mod deploy;
 mod descriptors;
 mod examples;
 mod fault;
@@ -68,6 +69,8 @@ enum Command {
     /// Check and show the settings.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Deploy an environment onto AWS: the global stack, the regions one at a time, the edge.
+    Deploy(deploy::DeployArgs),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -85,6 +88,7 @@ pub fn main(wrap: Wrap) -> ExitCode {
         Command::Jobs(command) => jobs::run(command, &host),
         Command::Audit(command) => audit::run(command, &host),
         Command::Config(command) => config::run(command, &host),
+        Command::Deploy(args) => deploy::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
     done.map_or_else(Fault::report, |()| ExitCode::SUCCESS)
