@@ -57,6 +57,12 @@ NAMED = {
 # The guide's shortest times in days; one log group holds operation, error and access logs.
 SHORTEST_RETENTION = max(90, 30, 180)
 
+# Settings that people choose for a process; a stack does not.
+CHOSEN_BY_PEOPLE = {"REEF_DEMO", "REEF_LOG"}
+
+# The secret's keys; only functions that ask models hold them.
+VENDORS_KEYS = {"ANTHROPIC_API_KEY", "OPENAI_API_KEY"}
+
 # Alarms that take a new version back.
 ROLL_BACK = [
     "<GatewayErrorsAlarm>",
@@ -291,8 +297,44 @@ def the_functions_are_those_of_the_workspace(house):
         metadata = house.templates["region"]["Resources"][found[name][0]].get("Metadata", {})
         if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
             yield f"{name} is built by {metadata}"
+        if not (ROOT / f"functions/{name}/Cargo.toml").exists():
+            yield f"there is no functions/{name}"
         if found[name][1]["Architectures"] != ["arm64"]:
             yield f"{name} runs on {found[name][1]['Architectures']}"
+
+
+@rule
+def the_functions_are_told_what_their_settings_need(house):
+    text = (ROOT / "shared/src/config/cloud.rs").read_text()
+    block = re.search(r"pub const VARIABLES: \[&str; \d+\] = \[(.*?)\];", text, re.S).group(1)
+    known = set(re.findall(r'"(\w+)"', block))
+    for name, (_, properties) in functions(house).items():
+        variables = set(properties["Environment"]["Variables"])
+        ours = {one for one in variables if one.startswith("REEF_")}
+        for missing in sorted(known - ours - CHOSEN_BY_PEOPLE):
+            yield f"{name} is not told {missing}"
+        for unknown in sorted(ours - known):
+            yield f"{name} is told {unknown}, which it does not read"
+        keys = {one for one in variables if one.endswith("_API_KEY")}
+        if keys != (set() if name == "gateway" else VENDORS_KEYS):
+            yield f"{name} holds the keys {sorted(keys)}"
+        if name == "gateway" and "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" not in variables:
+            yield "the gateway takes the stage for a part of its paths"
+
+
+@rule
+def what_the_schedules_send_are_the_recorded_events(house):
+    def event(name):
+        return json.loads((ROOT / f"events/{name}.json").read_text())
+
+    check = json.dumps(event("gateway-check"))
+    wanted = {
+        "GatewayFunctionProbe": json.loads(check.replace("readyz", "health").replace('"check"', '"probe"')),
+        "QueueWorkerFunctionSweep": event("queue-worker-schedule"),
+    }
+    for key, one in house.resources("region", "AWS::Scheduler::Schedule").items():
+        if json.loads(one["Properties"]["Target"]["Input"]) != wanted.get(key):
+            yield f"{key} sends {one['Properties']['Target']['Input']}"
 
 
 @rule
@@ -325,10 +367,6 @@ def whoever_calls_a_function_calls_its_alias(house):
     for key, one in schedules.items():
         if "Alias" not in one["Properties"]["Target"]["Arn"]:
             yield f"{key} calls {one['Properties']['Target']['Arn']}"
-        try:
-            json.loads(one["Properties"]["Target"]["Input"])
-        except ValueError as error:
-            yield f"{key} sends what is not JSON: {error}"
 
 
 # --- Logs ------------------------------------------------------------------------------------------------------------

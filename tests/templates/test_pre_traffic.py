@@ -6,7 +6,9 @@ import os
 import unittest
 from unittest import mock
 
+from expand import ROOT
 from house import House
+from rules import FUNCTIONS
 
 PROPERTIES = House().properties("region", "PreTrafficCheckFunction")
 VERSIONS = {"GATEWAY": "gateway:7", "AGENT_INVOKE": "agent-invoke:7", "QUEUE_WORKER": "queue-worker:7"}
@@ -51,7 +53,8 @@ class PreTraffic(unittest.TestCase):
             {"deploymentId": "d-1", "lifecycleEventHookExecutionId": "x-1", "status": "Succeeded"},
         )
         self.assertEqual(list(asked), list(VERSIONS.values()))
-        self.assertEqual(asked["gateway:7"]["path"], "/readyz")
+        recorded = [json.loads((ROOT / f"events/{name}-check.json").read_text()) for name in FUNCTIONS]
+        self.assertEqual(list(asked.values()), recorded)
 
     def test_one_version_that_is_not_ready_stops_the_deployment(self):
         for version in VERSIONS.values():

@@ -108,6 +108,14 @@ def open_region(house):
     del statement["Condition"]
 
 
+def variables(house):
+    return house.templates["region"]["Globals"]["Function"]["Environment"]["Variables"]
+
+
+def remove_event(key, name):
+    return lambda house: house.properties("region", key)["Events"].pop(name)
+
+
 def no_policy(name, key):
     def change(house):
         del house.templates[name]["Resources"][key]["DeletionPolicy"]
@@ -179,6 +187,17 @@ BROKEN = {
         lambda house: house.templates["region"]["Resources"]["GatewayFunction"].pop("Metadata"),
         globals_of("Architectures", ["x86_64"]),
     ],
+    "the_functions_are_told_what_their_settings_need": [
+        lambda house: variables(house).pop("REEF_CORE_TABLE"),
+        lambda house: variables(house).update(REEF_TABLE="core"),
+        lambda house: variables(house).update(ANTHROPIC_API_KEY="key"),
+        drop("region", "QueueWorkerFunction", "Environment"),
+        drop("region", "GatewayFunction", "Environment"),
+    ],
+    "what_the_schedules_send_are_the_recorded_events": [
+        put("region", "QueueWorkerFunction", "Events.Sweep.Properties.Input", '{"sweep": true}'),
+        put("region", "GatewayFunction", "Events.Probe.Properties.Input", "{}"),
+    ],
     "a_new_version_takes_over_in_steps_and_is_taken_back_by_alarms": [
         preference("Enabled", False),
         preference("Alarms", []),
@@ -188,7 +207,7 @@ BROKEN = {
     "whoever_calls_a_function_calls_its_alias": [
         lambda house: house.templates["region"]["Globals"]["Function"].pop("AutoPublishAlias")
         and house.templates["region"]["Globals"]["Function"].pop("DeploymentPreference"),
-        put("region", "QueueWorkerFunction", "Events.Sweep.Properties.Input", "{not JSON}"),
+        remove_event("QueueWorkerFunction", "Sweep"),
     ],
     "logs_are_kept_as_long_as_the_guide_asks": [
         parameter("region", "LogRetentionDays", lambda one: one["AllowedValues"].append(90)),
