@@ -1,7 +1,9 @@
 //! Agents: what one is, what it is asked ([`RunRequest`]), what it answers ([`TurnEvent`]), and the [`AgentInvoker`]
-//! port. A turn is accepted by [`runner`] and run by its `turn`; how a transcript becomes a model request is [`prompt`].
+//! port. A turn is sent to its session's [`home`], accepted by [`runner`] and run by its `turn`; how a transcript becomes a
+//! model request is [`prompt`].
 
 pub mod history;
+pub mod home;
 pub mod hop;
 pub mod lane;
 pub mod prompt;
@@ -11,6 +13,7 @@ pub mod runner;
 mod turn;
 pub mod workspace;
 
+use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{MessageBody, ToolCall};
@@ -122,6 +125,12 @@ pub struct RunOptions {
     pub trigger: String,
     /// The client sees the agent as this model name; kept to answer the same again.
     pub requested_model: String,
+    /// When the turn was put into the queue; none if it is run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enqueued_at: Option<Timestamp>,
+    /// Another region may have run the turn before: it parks before a tool that must not run twice.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub may_have_run: bool,
     /// What else of the request a surface repeats in its answers, in the surface's own form; nobody else reads it.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub echo: Value,

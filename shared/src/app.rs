@@ -11,6 +11,7 @@ use crate::job::JobQueue;
 use crate::limit::RateLimiter;
 use crate::metrics::Metrics;
 use crate::principal::TokenStore;
+use crate::region::Regions;
 use crate::session::{SessionIndex, SessionStore};
 use crate::tool::Tool;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub struct App {
     pub stores: Stores,
     /// Who runs turns.
     pub agents: Arc<dyn AgentInvoker>,
+    /// The regions of an installation that has several.
+    pub regions: Option<Arc<dyn Regions>>,
     /// The built-in tools by name.
     pub tools: Arc<BTreeMap<String, Arc<dyn Tool>>>,
     /// What time it is.
@@ -78,6 +81,14 @@ impl App {
             }
             Err(_) => false,
         }
+    }
+
+    /// Whether this region is in service; `true` where there is only one, and if that cannot be found out.
+    pub async fn is_in_service(&self) -> bool {
+        let Some(regions) = &self.regions else { return true };
+        let states = timeout(PATIENCE, regions.states()).await;
+        let states = states.ok().and_then(Result::ok).unwrap_or_default();
+        !states.iter().any(|state| state.is_here && !state.in_service)
     }
 }
 

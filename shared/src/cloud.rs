@@ -7,18 +7,20 @@
 
 pub mod batch;
 
-use crate::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
+use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;
 use crate::adapters::aws::sqs::SqsJobQueue;
 use crate::adapters::models;
 use crate::agent::AgentInvoker;
+use crate::agent::home::{HomeInvoker, HomeParts};
 use crate::agent::runner::{Deadline, Runner, RunnerParts};
 use crate::app::{App, Lifecycle, Stores};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
-use crate::id::{IdSource, RandomIds, TenantId};
+use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
 use crate::metrics::Metrics;
+use crate::region::Regions;
 use crate::tools;
 use aws_config::{BehaviorVersion, SdkConfig};
 use std::path::Path;
@@ -156,7 +158,7 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     for warning in &config.warnings {
         tracing::warn!(target: "operation", "{warning}");
     }
-    let (stores, queue) = stores(cloud, aws);
+    let (stores, queue, rows) = stores(cloud, aws);
     let config = Arc::new(config);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
@@ -181,21 +183,52 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
             Arc::new(Runner::with_deadline(parts, deadline.clone()))
         }
     };
+    let regions: Option<Arc<dyn Regions>> = (cloud.regions.len() > 1).then(|| {
+        Arc::new(DynamoRegions::new(rows, Arc::clone(&ids), config.turns.lease)) as Arc<dyn Regions>
+    });
+    // Whoever asks the agents' function knows already that the session is at home here.
+    let agents = match &regions {
+        Some(regions) if role != Role::Agents => {
+            let invoker = |region: &String| {
+                let invoker = LambdaInvoker::new(aws, region, &cloud.agent_function);
+                (RegionId::new(region.as_str()), Arc::new(invoker) as Arc<dyn AgentInvoker>)
+            };
+            Arc::new(HomeInvoker::new(HomeParts {
+                here: RegionId::new(cloud.region.as_str()),
+                regions: Arc::clone(regions),
+                sessions: Arc::clone(&stores.sessions),
+                local: agents,
+                elsewhere: cloud
+                    .regions
+                    .iter()
+                    .filter(|region| **region != cloud.region)
+                    .map(invoker)
+                    .collect(),
+                clock: Arc::clone(&clock),
+                lease: config.turns.lease,
+            }))
+        }
+        _ => agents,
+    };
     let lifecycle = Arc::new(Lifecycle::started(clock.now()));
     let tenant = TenantId::single();
-    let app = App { config, stores, agents, tools, clock, ids, tenant, metrics, lifecycle };
+    let app = App { config, stores, agents, regions, tools, clock, ids, tenant, metrics, lifecycle };
     Ok(Cloud { app, work, queue, deadline })
 }
 
 /// Every storage port, and the queue among them.
-fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>) {
+fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, DynamoStores) {
     let client = aws_sdk_dynamodb::Client::new(aws);
     let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-    let here = Here { region: cloud.region.clone(), ordinal: cloud.ordinal() };
+    let here = Here {
+        region: cloud.region.clone(),
+        ordinal: cloud.ordinal(),
+        is_one_of_several: cloud.regions.len() > 1,
+    };
     let rows = DynamoStores::new(table(&cloud.core_table), table(&cloud.local_table), here);
     let queue =
         Arc::new(SqsJobQueue::new(rows.clone(), aws_sdk_sqs::Client::new(aws), &cloud.queue_url, GRACE));
-    let rows = Arc::new(rows);
+    let (all, rows) = (rows.clone(), Arc::new(rows));
     let stores = Stores {
         sessions: Arc::clone(&rows) as _,
         index: Arc::clone(&rows) as _,
@@ -205,5 +238,5 @@ fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>) {
         answers: Arc::clone(&rows) as _,
         audit: rows,
     };
-    (stores, queue)
+    (stores, queue, all)
 }

@@ -83,6 +83,10 @@ identifier!(
     JobId
 );
 identifier!(
+    /// A place where the installation runs, e.g. `eu-central-1`.
+    RegionId
+);
+identifier!(
     /// Who calls: the id of a token, or a name like `operator` for the local command line.
     PrincipalId
 );

@@ -8,7 +8,7 @@
 //! *Concepts*, each with its types and then its port:
 //! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
 //! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`job`] (work that runs later) ·
-//! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`answer`] (idempotency of requests that are no
+//! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`region`] (homes of sessions) · [`answer`] (idempotency of requests that are no
 //! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`clock`], [`id`] (time and names,
 //! injected) · [`secret`] (what is never shown) · [`error`] (what a failure means).
 //!
@@ -42,6 +42,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod principal;
+pub mod region;
 pub mod secret;
 pub mod session;
 pub mod tool;

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{Message, MessageBody, ToolCall};
 use crate::model::{StopReason, Usage};
+use crate::region::Home;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -139,6 +140,8 @@ pub enum Begun {
     Orphaned(Box<Turn>),
     /// The idempotency key was used with another fingerprint.
     Mismatch,
+    /// Another region writes the session: ask there. Never answered by a store of one region.
+    Elsewhere(Home),
 }
 
 /// What is recorded in one atomic step.

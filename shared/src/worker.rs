@@ -28,7 +28,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
     let attempt = delivery.job.attempts;
     let Work::Turn(request) = &delivery.job.job.work;
-    let error = match run_turn(app.agents.as_ref(), request.as_ref().clone()).await {
+    let mut request = request.as_ref().clone();
+    request.options.enqueued_at = Some(delivery.job.created_at);
+    let error = match run_turn(app.agents.as_ref(), request).await {
         Ok(TurnOutcome::Done(_)) => return Outcome::Done,
         Ok(TurnOutcome::Parked(parked)) => {
             let reason = format!(
@@ -165,28 +167,51 @@ pub async fn sweep(app: App, work: TaskTracker, stop: CancellationToken) {
     }
 }
 
-/// Finishes, on `work`, the turns whose process died and whose lease has run out; waits for their ends. Returns how many
-/// there were.
+/// Most turns of one look.
+const SWEPT_AT_ONCE: usize = 64;
+
+/// One look: gives this region's sign of life, brings what an old home wrote late to one outcome, then finishes
+/// interrupted turns whose session's home is here, or whose home is gone. Waits for those turns. Returns how many turns
+/// it touched.
 pub async fn sweep_once(app: &App, work: &TaskTracker) -> usize {
-    let turns = match app.stores.index.interrupted(app.clock.now(), 64).await {
-        Ok(turns) => turns,
+    let mut touched = 0;
+    if let Some(regions) = &app.regions {
+        if let Err(error) = regions.beat(app.clock.now()).await {
+            tracing::error!(target: "error", { cause = Error::from(error).cause() }, "no sign of life could be given");
+        }
+        match regions.reconcile(app.clock.now(), SWEPT_AT_ONCE).await {
+            Ok(reconciled) => {
+                touched += reconciled.len();
+                for late in reconciled {
+                    tracing::warn!(target: "operation", { turn.id = %late.turn, session.key = %late.session, verdict = ?late.verdict }, "late turn reconciled");
+                }
+            }
+            Err(error) => {
+                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "late turns cannot be reconciled");
+            }
+        }
+    }
+    match app.stores.index.interrupted(app.clock.now(), SWEPT_AT_ONCE).await {
+        Ok(turns) => {
+            touched += turns.len();
+            let resumed = turns.into_iter().map(|turn| {
+                let app = app.clone();
+                work.spawn(Box::pin(async move {
+                    tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
+                    if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
+                        && error.kind != ErrorKind::Conflict
+                    {
+                        tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
+                    }
+                }))
+            });
+            futures::future::join_all(resumed).await;
+        }
         Err(error) => {
             tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
-            return 0;
         }
-    };
-    let resumed = turns.into_iter().map(|turn| {
-        let app = app.clone();
-        work.spawn(Box::pin(async move {
-            tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
-            if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
-                && error.kind != ErrorKind::Conflict
-            {
-                tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
-            }
-        }))
-    });
-    futures::future::join_all(resumed).await.len()
+    }
+    touched
 }
 
 #[cfg(test)]

@@ -169,6 +169,7 @@ impl TestApp {
             config,
             stores,
             agents: agents(runner),
+            regions: None,
             tools,
             clock: clock.clone(),
             ids,

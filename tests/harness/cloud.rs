@@ -69,8 +69,11 @@ impl Deployment {
         create(&client, local, &LOCAL_INDEXES).await;
         let queue_url = sqs.queue().await;
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-        let rows =
-            DynamoStores::new(table(core), table(local), Here { region: REGION.to_owned(), ordinal: 0 });
+        let rows = DynamoStores::new(
+            table(core),
+            table(local),
+            Here { region: REGION.to_owned(), ordinal: 0, is_one_of_several: false },
+        );
         let jobs = SqsJobQueue::new(rows.clone(), sqs.client(), queue_url.as_str(), Duration::ZERO);
         let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows)) };
         let function = |program: &str| {

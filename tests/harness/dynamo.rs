@@ -108,7 +108,7 @@ pub fn client(endpoint: &str) -> Client {
 
 /// The only region of most tests.
 pub fn here() -> Here {
-    Here { region: "eu-central-1".to_owned(), ordinal: 0 }
+    Here { region: "eu-central-1".to_owned(), ordinal: 0, is_one_of_several: false }
 }
 
 /// Empty stores of DynamoDB (emulated).

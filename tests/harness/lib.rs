@@ -12,6 +12,8 @@ pub mod dynamo;
 pub mod lab;
 pub mod lambda;
 pub mod process;
+#[path = "../simulation/simulation.rs"]
+pub mod simulation;
 pub mod sqs;
 pub mod stores;
 pub mod time;

@@ -273,6 +273,7 @@ async fn everything_that_a_client_says_reaches_the_turn() {
                 trigger: "chat".to_owned(),
                 requested_model: "openclaw/email-manager".to_owned(),
                 echo: Value::Null,
+                ..RunOptions::default()
             },
         }
     );

@@ -107,6 +107,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         config,
         stores: outside.stores,
         agents: Arc::new(runner),
+        regions: None,
         tools,
         clock,
         ids,

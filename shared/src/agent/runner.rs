@@ -4,6 +4,7 @@
 //! with each of its answers. What happens between acceptance and reply is [`super::turn`].
 
 use super::history;
+use super::home::elsewhere;
 use super::lane::{LaneGuard, Lanes, busy};
 use super::recent::Recent;
 use super::turn::{SoFar, TurnRun};
@@ -256,6 +257,7 @@ impl Shared {
                         "this idempotency key was used with another request; use a new key for a new request",
                     ));
                 }
+                Begun::Elsewhere(home) => return Err(elsewhere(&home)),
                 Begun::Orphaned(orphan) => {
                     // The lane of its session is ours: it is the session that we asked for.
                     Box::pin(self.finish(*orphan)).await?;
@@ -356,6 +358,7 @@ impl Shared {
                 Begun::Busy { .. } | Begun::Orphaned(_) | Begun::Mismatch => {
                     return Err(busy("another process is at work on the session"));
                 }
+                Begun::Elsewhere(home) => return Err(elsewhere(&home)),
             };
         let Some(agent) = self.parts.config.agent(&again.agent).cloned() else {
             let error = Error::not_found(format!("the agent '{}' is no longer configured", again.agent));

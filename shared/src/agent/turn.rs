@@ -63,6 +63,8 @@ pub(super) struct TurnRun {
     /// The last model that answered.
     model: Option<ModelRef>,
     compacted_on_overflow: bool,
+    /// Another region may have run the turn further than is known here: what must not run twice is not run.
+    may_have_run: bool,
 }
 
 /// What the transcript holds of a turn when it is set going.
@@ -106,6 +108,7 @@ impl TurnRun {
         listener: Listener,
     ) -> Self {
         let renew_at = Instant::now() + shared.parts.config.turns.lease / 3;
+        let may_have_run = options.may_have_run;
         Self {
             shared,
             agent,
@@ -122,6 +125,7 @@ impl TurnRun {
             under_way: None,
             model: None,
             compacted_on_overflow: false,
+            may_have_run,
         }
     }
 
@@ -280,6 +284,7 @@ impl TurnRun {
             SoFar::Input(input) => self.read_before(input).await?,
             SoFar::Steps(steps) => {
                 self.transcript = self.read(self.lease.seq + 1).await?;
+                self.may_have_run |= self.began_elsewhere(&steps);
                 self.note("turn.resumed", json!({}));
                 self.go_on_behind(&steps).await?;
             }
@@ -341,6 +346,14 @@ impl TurnRun {
         Ok(self.shared.parts.sessions.transcript(tenant, session, window).await?)
     }
 
+    /// Whether part of a resumed turn was written under another epoch: by another region, which may have gone on with it
+    /// without our knowing.
+    fn began_elsewhere(&self, steps: &[Message]) -> bool {
+        let input = self.lease.seq.saturating_sub(steps.len() as u64);
+        let of_turn = |message: &&Message| message.seq >= input && message.turn == self.lease.turn;
+        self.transcript.iter().filter(of_turn).chain(steps).any(|message| message.epoch != self.lease.epoch)
+    }
+
     /// Goes on where an interrupted turn stopped: takes over what it had said, and runs the calls without a result.
     async fn go_on_behind(&mut self, steps: &[Message]) -> Result<(), Halt> {
         let mut open: Vec<ToolCall> = Vec::new();
@@ -361,7 +374,7 @@ impl TurnRun {
         }
         open.retain(|call| !self.is_clients(&call.name));
         if let Some(first) = open.first()
-            && self.tool(&first.name).is_some_and(|tool| tool.spec().effect == Effect::Once)
+            && self.runs_once(&first.name)
         {
             return Err(Halt::Parked(first.clone()));
         }
@@ -371,6 +384,9 @@ impl TurnRun {
     /// Runs our own tools, one after the other, each result on record before the next begins.
     async fn call_tools(&mut self, calls: Vec<ToolCall>) -> Result<(), Halt> {
         for call in calls {
+            if self.may_have_run && self.runs_once(&call.name) {
+                return Err(Halt::Parked(call));
+            }
             self.tell(Ok(TurnEvent::ToolStarted { call: call.clone() }));
             let (content, is_error) = self.call_tool(&call).await?;
             self.note("tool.called", json!({"tool": call.name, "call": call.id, "error": is_error}));
@@ -560,6 +576,11 @@ impl TurnRun {
     fn tool(&self, name: &str) -> Option<Arc<dyn Tool>> {
         let allowed = self.agent.tools.iter().any(|tool| tool == name);
         allowed.then(|| self.shared.parts.tools.get(name).map(Arc::clone)).flatten()
+    }
+
+    /// Whether it is a tool of ours that must not run twice.
+    fn runs_once(&self, name: &str) -> bool {
+        self.tool(name).is_some_and(|tool| tool.spec().effect == Effect::Once)
     }
 
     fn is_clients(&self, name: &str) -> bool {

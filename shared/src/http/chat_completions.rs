@@ -109,6 +109,7 @@ fn understand(
             trigger: "chat".to_owned(),
             requested_model: asked_model,
             echo: Value::Null,
+            ..RunOptions::default()
         },
     };
     Ok((request, asked))

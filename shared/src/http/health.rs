@@ -42,7 +42,7 @@ pub(super) struct Started {
 pub(super) struct Ready {
     /// Whether it may.
     ready: bool,
-    /// What stands against it: `draining`, `store`.
+    /// What stands against it: `draining`, `store`, `region` (out of service).
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<Vec<&'static str>>,
     /// Since the start.
@@ -86,6 +86,9 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>, request: Request)
     }
     if !gateway.app.store_answers().await {
         failing.push("store");
+    }
+    if !gateway.app.is_in_service().await {
+        failing.push("region");
     }
     let status = if failing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let ready = failing.is_empty();

@@ -163,6 +163,7 @@ async fn understand(
             trigger: "responses".to_owned(),
             requested_model,
             echo: serde_json::to_value(echo).map_err(Error::internal)?,
+            ..RunOptions::default()
         },
     };
     let response = Response::new(&request.turn, &request.options);

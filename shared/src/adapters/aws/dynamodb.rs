@@ -9,9 +9,11 @@ mod audit;
 mod clear;
 mod dynamo_table;
 mod heads;
+mod homes;
 mod index;
 mod jobs;
 mod keys;
+mod late;
 mod limits;
 pub mod schema;
 mod sessions;
@@ -22,6 +24,7 @@ mod turns;
 mod walk;
 
 pub use dynamo_table::{DynamoTable, Units};
+pub use homes::DynamoRegions;
 
 use crate::error::StoreError;
 use std::sync::Arc;
@@ -46,6 +49,8 @@ pub struct Here {
     /// Its number among all regions, from 0 to 15, for good: the region's epochs leave this remainder by 16, so that no
     /// two regions ever give the same one. 0 where there is only one region.
     pub ordinal: u64,
+    /// There are other regions, which may make a session of the same name before they hear of each other's.
+    pub is_one_of_several: bool,
 }
 
 impl DynamoStores {

@@ -6,8 +6,8 @@ use super::{DynamoStores, TRIES, contended, keys};
 use crate::answer::{Answer, AnswerKey, AnswerStore, Claim};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::TurnId;
-use crate::session::NewTurn;
+use crate::id::{PrincipalId, TenantId, TurnId};
+use crate::session::{Idempotency, NewTurn};
 use async_trait::async_trait;
 
 /// What a key was used for.
@@ -38,12 +38,23 @@ impl KeyRecord {
     }
 }
 
-/// A record of a turn.
+/// A record of a new turn.
 pub(super) fn of_turn(new: &NewTurn, turn: &TurnId) -> Option<Item> {
     let idempotency = new.idempotency.as_ref()?;
-    let key = keys::idempotency(&new.tenant, &new.principal, &idempotency.key);
-    let draft = Draft::new(key).text("fingerprint", &idempotency.fingerprint).text("turn", turn.as_str());
-    Some(draft.item())
+    Some(record_of(&new.tenant, &new.principal, idempotency, turn))
+}
+
+/// A record of a turn that was accepted under this key.
+pub(super) fn record_of(
+    tenant: &TenantId,
+    principal: &PrincipalId,
+    idempotency: &Idempotency,
+    turn: &TurnId,
+) -> Item {
+    Draft::new(keys::idempotency(tenant, principal, &idempotency.key))
+        .text("fingerprint", &idempotency.fingerprint)
+        .text("turn", turn.as_str())
+        .item()
 }
 
 /// The record of a new turn's key.
@@ -51,6 +62,24 @@ pub(super) async fn of_new_turn(core: &dyn Table, new: &NewTurn) -> Result<Optio
     let Some(idempotency) = &new.idempotency else { return Ok(None) };
     let item = core.get(&keys::idempotency(&new.tenant, &new.principal, &idempotency.key)).await?;
     item.as_ref().map(KeyRecord::read).transpose()
+}
+
+/// The idempotency record under which `turn` was accepted, naming `by` from now on; `None` if it does already.
+pub(super) async fn named_again(
+    core: &dyn Table,
+    tenant: &TenantId,
+    turn: &TurnId,
+    by: &TurnId,
+    principal: &PrincipalId,
+    key: &str,
+) -> Result<Option<Write>, StoreError> {
+    let Some(mut item) = core.get(&keys::idempotency(tenant, principal, key)).await? else { return Ok(None) };
+    if item.opt_text("turn")? != Some(turn.as_str()) {
+        return Ok(None);
+    }
+    let as_read = Condition::Is("turn", Attr::Text(turn.to_string()));
+    item.attrs.insert("turn".to_owned(), Attr::Text(by.to_string()));
+    Ok(Some(Write::Put(item, as_read)))
 }
 
 /// What must hold for a claim to be as it was read.

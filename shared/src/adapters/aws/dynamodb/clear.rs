@@ -68,7 +68,7 @@ impl DynamoStores {
                 self.wrote(vec![Write::Delete(key, same)]).await?;
             }
             let same = Condition::Is("id", Attr::Text(step.id.to_string()));
-            self.wrote(vec![Write::Delete(keys::turn(tenant, &step.turn), same)]).await?;
+            self.wrote(vec![Write::Delete(keys::turn(tenant, &step.turn, step.at.epoch), same)]).await?;
         }
         if matches!(step.body.outcome, Some(TurnOutcome::Parked(_))) {
             let parked = keys::parked(tenant, step.time, &step.turn);

@@ -27,6 +27,8 @@ pub(super) struct Meta {
     pub(super) user: Option<String>,
     pub(super) channel: String,
     pub(super) created_at: Timestamp,
+    /// When the home took the session over; none if it was made there.
+    pub(super) since: Option<Timestamp>,
 }
 
 /// What moves.
@@ -99,6 +101,10 @@ pub(super) struct View {
 /// What there is of a session key.
 pub(super) struct Found {
     pub(super) view: Option<View>,
+    /// The session's own item. It may arrive before any head.
+    pub(super) meta: Option<Meta>,
+    /// Every epoch of which there is a head.
+    pub(super) epochs: Vec<u64>,
     /// A deleted session is still to be cleared.
     pub(super) clearing: Option<Item>,
 }
@@ -121,15 +127,17 @@ pub(super) async fn find(core: &dyn Table, tenant: &TenantId, key: &SessionKey) 
             _ => heads.push(Head::read(&item)?),
         }
     }
-    let Some(meta) = meta else { return Ok(Found { view: None, clearing }) };
-    let epochs = heads.iter().map(|head| head.epoch).collect();
-    let head = heads.into_iter().rev().find(|head| head.epoch <= meta.epoch);
-    let view = head.map(|head| View { tenant: tenant.clone(), key: key.clone(), meta, head, epochs });
-    Ok(Found { view, clearing })
+    let epochs: Vec<u64> = heads.iter().map(|head| head.epoch).collect();
+    let view = meta.as_ref().and_then(|meta| {
+        let head = heads.into_iter().rev().find(|head| head.epoch <= meta.epoch)?;
+        let (tenant, key) = (tenant.clone(), key.clone());
+        Some(View { tenant, key, meta: meta.clone(), head, epochs: epochs.clone() })
+    });
+    Ok(Found { view, meta, epochs, clearing })
 }
 
 impl Meta {
-    fn read(item: &Item) -> Result<Self, StoreError> {
+    pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self {
             home: item.text("home")?.to_owned(),
             epoch: item.count("epoch")?,
@@ -137,12 +145,13 @@ impl Meta {
             user: item.opt_text("user")?.map(str::to_owned),
             channel: item.text("channel")?.to_owned(),
             created_at: item.time("created")?,
+            since: item.opt_time("since")?,
         })
     }
 }
 
 impl Head {
-    fn read(item: &Item) -> Result<Self, StoreError> {
+    pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
         let epoch = item.key.sort.strip_prefix(keys::HEADS).and_then(|epoch| epoch.parse().ok());
         let (n, id) = item.text("v")?.split_once('#').ok_or_else(|| broken("a head without a version"))?;
         let held = match item.opt_text("turn")? {
@@ -226,10 +235,22 @@ impl View {
             user: new.user.clone(),
             channel: new.channel.clone(),
             created_at: now,
+            since: None,
         };
+        Self::empty(new.tenant.clone(), new.session.clone(), meta, new.new_session_id.clone(), now)
+    }
+
+    /// A session without a message.
+    pub(super) fn empty(
+        tenant: TenantId,
+        key: SessionKey,
+        meta: Meta,
+        id: SessionId,
+        now: Timestamp,
+    ) -> Self {
         let head = Head {
-            epoch,
-            id: new.new_session_id.clone(),
+            epoch: meta.epoch,
+            id,
             fence: 0,
             n: 0,
             seq: 0,
@@ -239,7 +260,7 @@ impl View {
             held: None,
             lineage: Vec::new(),
         };
-        Self { tenant: new.tenant.clone(), key: new.session.clone(), meta, head, epochs: Vec::new() }
+        Self { tenant, key, meta, head, epochs: Vec::new() }
     }
 
     /// As callers see it.
@@ -293,7 +314,12 @@ impl View {
 
     /// The session's own item.
     pub(super) fn meta_item(&self) -> Item {
-        Draft::new(self.key_of(keys::META))
+        let draft = Draft::new(self.key_of(keys::META));
+        let draft = match self.meta.since {
+            Some(since) => draft.time("since", since),
+            None => draft,
+        };
+        draft
             .text("home", &self.meta.home)
             .count("epoch", self.meta.epoch)
             .text("agent", self.meta.agent.as_str())

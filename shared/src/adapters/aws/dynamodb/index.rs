@@ -100,7 +100,10 @@ impl DynamoStores {
             self.clear(clearing).await?;
         }
         let view = found.view.ok_or(StoreError::NotFound)?;
-        self.at_home(&view)?;
+        if let Some(home) = self.elsewhere(&view.meta) {
+            let cause = format!("the session is at home in {}", home.region);
+            return Err(StoreError::Unavailable(cause.into()));
+        }
         if view.head.held.is_some() { Err(StoreError::Fenced) } else { Ok(view) }
     }
 }
@@ -148,9 +151,6 @@ impl SessionIndex for DynamoStores {
                     continue;
                 }
                 let Some(view) = self.listed(item).await? else { continue };
-                if view.meta.home != self.here.region {
-                    continue;
-                }
                 let Some(held) = view.head.held.filter(|held| held.until <= now) else { continue };
                 let turn = turns::find(core, &view.tenant, &held.turn).await?;
                 if let Some(turn) = turn.filter(|turn| turn.outcome.is_none()) {

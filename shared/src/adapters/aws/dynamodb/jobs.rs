@@ -5,11 +5,11 @@ use super::keys::{self, SHARDS};
 use super::schema::{DUE, LISTED};
 use super::table::{Attr, Condition, Item, Write};
 use super::walk::Walk;
-use super::{DynamoStores, TRIES, contended};
+use super::{DynamoStores, TRIES, contended, heads, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt};
+use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -99,6 +99,12 @@ impl Row {
         Condition::Is("token", super::attrs::number(self.token))
     }
 
+    /// Notes that another region may have run the turn.
+    fn may_have_run(&mut self) {
+        let Work::Turn(request) = &mut self.job.job.work;
+        request.options.may_have_run = true;
+    }
+
     /// The same job, delivered until `until`.
     fn delivered(&self, until: Timestamp) -> (Self, Delivery) {
         let mut next = self.clone();
@@ -135,12 +141,12 @@ impl DynamoStores {
         Err(contended())
     }
 
-    /// Pending jobs of this region that were due at `now`, longest due first, and perhaps a few more than `limit`.
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Row>, StoreError> {
+    /// Pending jobs of a region that were due at `now`, longest due first, and perhaps a few more than `limit`.
+    async fn due(&self, region: &str, now: Timestamp, limit: usize) -> Result<Vec<Row>, StoreError> {
         let mut due = Vec::new();
         for shard in 0..SHARDS {
             let to = keys::behind(&format!("{}#", keys::in_order(now)));
-            let partition = due_in(&self.here.region, shard);
+            let partition = due_in(region, shard);
             let walk = Walk::new(self.core.as_ref(), partition, "0".to_owned(), to, limit.min(100));
             let mut walk = walk.of(DUE);
             let mut of_shard = 0;
@@ -184,10 +190,48 @@ impl DynamoStores {
     }
 
     async fn deliver_row(&self, row: &Row, until: Timestamp) -> Result<Option<Delivery>, StoreError> {
+        let mut row = row.clone();
+        if row.region != self.here.region || self.began_elsewhere(&row).await? {
+            row.may_have_run();
+        }
+        let unchanged = row.unchanged();
         let (mut next, delivery) = row.delivered(until);
         next.region.clone_from(&self.here.region);
-        let wrote = self.wrote(vec![Write::Put(next.item()?, row.unchanged())]).await?;
+        let wrote = self.wrote(vec![Write::Put(next.item()?, unchanged)]).await?;
         Ok(wrote.then_some(delivery))
+    }
+
+    /// Whether the job's turn was begun under another epoch than the session's present one, which need not know of it.
+    async fn began_elsewhere(&self, row: &Row) -> Result<bool, StoreError> {
+        if !self.here.is_one_of_several {
+            return Ok(false);
+        }
+        let (core, tenant) = (self.core.as_ref(), &row.job.job.tenant);
+        let Work::Turn(request) = &row.job.job.work;
+        let pointers = turns::pointers(core, tenant, &request.turn).await?;
+        if pointers.is_empty() {
+            return Ok(false);
+        }
+        let present = heads::find(core, tenant, &request.session).await?.meta.map(|meta| meta.epoch);
+        Ok(pointers.iter().any(|pointer| Some(pointer.at.epoch) != present))
+    }
+
+    /// Takes due jobs of a region that is gone into the queue of this one. It may have begun them.
+    pub(super) async fn adopt_jobs(
+        &self,
+        from: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<(), StoreError> {
+        for row in self.due(from, now, limit).await? {
+            let mut next = row.clone();
+            next.may_have_run();
+            next.region.clone_from(&self.here.region);
+            // A delivery that its old region knows of is no longer good.
+            next.token += 1;
+            self.wrote(vec![Write::Put(next.item()?, row.unchanged())]).await?;
+        }
+        Ok(())
     }
 
     /// Pending jobs of this region that were due at `now`, longest due first.
@@ -196,7 +240,8 @@ impl DynamoStores {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Job>, StoreError> {
-        let mut due: Vec<Job> = self.due(now, limit).await?.into_iter().map(|row| row.job).collect();
+        let mut due: Vec<Job> =
+            self.due(&self.here.region, now, limit).await?.into_iter().map(|row| row.job).collect();
         due.truncate(limit);
         Ok(due)
     }
@@ -242,7 +287,7 @@ impl JobQueue for DynamoStores {
         let mut deliveries = Vec::new();
         while deliveries.len() < max {
             let missing = max - deliveries.len();
-            let due = self.due(now, missing).await?;
+            let due = self.due(&self.here.region, now, missing).await?;
             if due.is_empty() {
                 break;
             }

@@ -146,9 +146,14 @@ pub(super) fn step_of(sort: &str) -> Option<(SessionId, StepAt, usize)> {
     Some((id, at, part))
 }
 
-/// A turn.
-pub(super) fn turn(tenant: &TenantId, turn: &TurnId) -> Key {
-    alone(format!("T#{}#{}", escape(tenant.as_str()), escape(turn.as_str())))
+/// Where a turn begins that was begun under this epoch: no two regions write the same.
+pub(super) fn turn(tenant: &TenantId, turn: &TurnId, epoch: u64) -> Key {
+    Key { partition: turn_partition(tenant, turn), sort: format!("{epoch:010}") }
+}
+
+/// All beginnings of a turn.
+pub(super) fn turn_partition(tenant: &TenantId, turn: &TurnId) -> String {
+    format!("T#{}#{}", escape(tenant.as_str()), escape(turn.as_str()))
 }
 
 /// An idempotency record.

@@ -10,13 +10,16 @@
 //! | | `H#epoch` | the head of one epoch: fence, holder, positions, chain's end |
 //! | | `M#transcript#epoch#seq#n` | a step: its messages, its audit rows, a turn's beginning or end |
 //! | | `P#transcript` | a transcript that a reset put away |
-//! | `T#tenant#turn` | `-` | where a turn begins |
+//! | `T#tenant#turn` | `epoch` | where a turn begins |
 //! | `I#tenant#principal#key` | `-` | an idempotency record |
 //! | `K#tenant` | `time#turn` | a parked turn |
 //! | `G#tenant` | `agent` | an agent that has sessions |
 //! | `J#tenant#job` | `-` | a job |
 //! | `U#token` | `-` | a token |
 //! | `R#subject` | `-` | a rate limit's state, in `local` |
+//! | `REGION` | `region#beat`, `region#flag` | a region's sign of life; whether it is in service |
+//! | `W#region` | a session's partition | a session that another region may have written to, too |
+//! | `SIGHT` | `-` | when a region was last out of sight from here, in `local` |
 //!
 //! Index [`LISTED`]: sessions by agent (`SA#`), audit rows by time (`A#`), jobs by state (`JS#`), tokens by tenant (`UT#`).
 //! Index [`DUE`]: sessions at work (`HELD#`), a region's pending jobs (`DUE#`). Index [`USER`]: sessions by end user (`SU#`).

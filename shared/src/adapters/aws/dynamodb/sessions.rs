@@ -2,7 +2,8 @@
 
 use super::answers::{self, UsedBy};
 use super::attrs::Draft;
-use super::heads::{self, Held, View};
+use super::heads::{self, Held, Meta, View};
+use super::homes::{self, home_of};
 use super::steps::{self, Body, Facts, NewStep};
 use super::table::{Attr, Condition, Item, Write};
 use super::turns::{self, Pointer, TurnRecord};
@@ -11,13 +12,14 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionKey, TenantId, TurnId};
 use crate::message::Message;
+use crate::region::{Home, next_epoch};
 use crate::session::{Begun, Lease, NewTurn, Session, SessionStore, Step, Turn, TurnOutcome, Window};
 use async_trait::async_trait;
 
 /// What [`SessionStore::begin`] knows of the turn before it looks at the session.
 enum Known {
-    /// Nothing: it is new, with the caller's id. A pointer may be left of a turn of a deleted session.
-    New { leftover: Option<Pointer> },
+    /// Nothing visible: it is new, with the caller's id. These lead to nothing, or to what has not arrived.
+    New(Vec<Pointer>),
     /// It failed in a way that may pass, and runs again on its session.
     Again(Box<TurnRecord>),
     /// It has not ended.
@@ -41,7 +43,7 @@ impl DynamoStores {
         let core = self.core.as_ref();
         let (record, own) = futures::try_join!(
             answers::of_new_turn(core, new),
-            turns::pointer(core, &new.tenant, &new.turn)
+            turns::pointers(core, &new.tenant, &new.turn)
         )?;
         let mut key = if new.idempotency.is_some() { Key::Free } else { Key::Settled };
         let mut fingerprint = None;
@@ -50,11 +52,9 @@ impl DynamoStores {
             let UsedBy::Turn(id) = record.used_by else {
                 return Ok((Known::Answer(Begun::Mismatch), Key::Settled));
             };
-            let pointer =
-                if id == new.turn { own.clone() } else { turns::pointer(core, &new.tenant, &id).await? };
-            if let Some(pointer) = pointer {
-                found = turns::record(core, &new.tenant, &id, &pointer).await?;
-            }
+            let pointers =
+                if id == new.turn { own.clone() } else { turns::pointers(core, &new.tenant, &id).await? };
+            found = turns::record(core, &new.tenant, &id, &pointers).await?;
             key = match &found {
                 Some(_) => Key::Settled,
                 None => Key::LeftOver(id),
@@ -63,11 +63,9 @@ impl DynamoStores {
         }
         if found.is_none() {
             fingerprint = None;
-            if let Some(pointer) = &own {
-                found = turns::record(core, &new.tenant, &new.turn, pointer).await?;
-            }
+            found = turns::record(core, &new.tenant, &new.turn, &own).await?;
         }
-        let Some(found) = found else { return Ok((Known::New { leftover: own }, key)) };
+        let Some(found) = found else { return Ok((Known::New(own), key)) };
         let accepted_under = found.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint);
         if let (Some(stored), Some(asked)) = (fingerprint.as_ref().or(accepted_under), &new.idempotency)
             && *stored != asked.fingerprint
@@ -82,12 +80,9 @@ impl DynamoStores {
         Ok((known, key))
     }
 
-    /// Only its home region writes a session.
-    pub(super) fn at_home(&self, view: &View) -> Result<(), StoreError> {
-        if view.meta.home == self.here.region && view.meta.epoch == view.head.epoch {
-            return Ok(());
-        }
-        Err(StoreError::Unavailable("the session is at home in another region".into()))
+    /// Only its home region writes a session: the home, if it is another one.
+    pub(super) fn elsewhere(&self, meta: &Meta) -> Option<Home> {
+        (meta.home != self.here.region).then(|| home_of(meta))
     }
 
     /// Goes on with a turn that has not ended, if its lease has run out. `None` if somebody else was faster.
@@ -98,7 +93,9 @@ impl DynamoStores {
         until: Timestamp,
     ) -> Result<Option<Begun>, StoreError> {
         let TurnRecord { turn, steps, mut view, .. } = found;
-        self.at_home(&view)?;
+        if let Some(home) = self.elsewhere(&view.meta) {
+            return Ok(Some(Begun::Elsewhere(home)));
+        }
         let unchanged = view.head.unchanged();
         let Some(held) = view.head.held.as_mut().filter(|held| held.turn == turn.id) else {
             // It was accepted or ended between two reads.
@@ -126,16 +123,22 @@ impl DynamoStores {
         let core = self.core.as_ref();
         let ((known, key), found) =
             futures::try_join!(self.known(new), heads::find(core, &new.tenant, &new.session))?;
-        let (earlier, leftover, view) = match known {
+        let (earlier, pointers, view) = match known {
             Known::Answer(begun) => return Ok(Some(begun)),
             Known::AtWork(record) => return self.resume(*record, now, until).await,
-            Known::Again(record) => (Some((record.turn, record.idempotency)), None, Some(record.view)),
-            Known::New { leftover } => {
+            Known::Again(record) => {
+                let pointers = turns::pointers(core, &new.tenant, &record.turn.id).await?;
+                (Some((record.turn, record.idempotency)), pointers, Some(record.view))
+            }
+            Known::New(pointers) => {
+                if let Some(home) = found.meta.as_ref().and_then(|meta| self.elsewhere(meta)) {
+                    return Ok(Some(Begun::Elsewhere(home)));
+                }
                 if let Some(clearing) = found.clearing {
                     self.clear(&clearing).await?;
                     return Ok(None);
                 }
-                (None, leftover, found.view)
+                (None, pointers, found.view)
             }
         };
         let turn = earlier.as_ref().map_or(&new.turn, |(turn, _)| &turn.id).clone();
@@ -145,7 +148,9 @@ impl DynamoStores {
                 if view.meta.agent != new.agent {
                     return Err(StoreError::Broken("the session belongs to another agent".into()));
                 }
-                self.at_home(&view)?;
+                if let Some(home) = self.elsewhere(&view.meta) {
+                    return Ok(Some(Begun::Elsewhere(home)));
+                }
                 if let Some(held) = &view.head.held {
                     if held.until > now {
                         return Ok(Some(Begun::Busy { until: held.until, turn: held.turn.clone() }));
@@ -160,8 +165,17 @@ impl DynamoStores {
                 (view, unchanged)
             }
             None => {
-                let view = View::new(new, &self.here.region, self.here.ordinal, now);
+                // Heads may be left of a session of this name that was deleted, or may have arrived before its home has.
+                let epoch = match found.epochs.iter().max() {
+                    Some(newest) => next_epoch(*newest, self.here.ordinal),
+                    None => self.here.ordinal,
+                };
+                let view = View::new(new, &self.here.region, epoch, now);
                 writes.push(Write::Put(view.meta_item(), Condition::Absent));
+                if self.here.is_one_of_several {
+                    let watch = homes::watch(&self.here.region, &new.tenant, &new.session, now);
+                    writes.push(Write::Put(watch, Condition::Always));
+                }
                 let agent = keys::agent(&new.tenant, &new.agent);
                 if core.get(&agent).await?.is_none() {
                     let item = Draft::new(agent).text("agent", new.agent.as_str()).item();
@@ -191,13 +205,9 @@ impl DynamoStores {
         view.head.held = Some(Held { turn: turn.clone(), until, accepted_at: now });
         writes.push(Write::Put(view.head_item()?, head_condition));
         writes.extend(appended(items));
-        let pointer = Pointer { session: view.key.clone(), id: view.head.id.clone(), at };
-        let pointer_condition = match (&earlier, &leftover) {
-            (Some(_), _) => Condition::Present,
-            (None, Some(leftover)) => leftover.unchanged(),
-            (None, None) => Condition::Absent,
-        };
-        writes.push(Write::Put(pointer.item(&new.tenant, &turn), pointer_condition));
+        let pointer = Pointer { session: view.key.clone(), id: view.head.id.clone(), at, same_as: None };
+        let condition = turns::unchanged(&pointers, at.epoch);
+        writes.push(Write::Put(pointer.item(&new.tenant, &turn), condition));
         if earlier.is_none()
             && let Some(record) = answers::of_turn(new, &turn)
         {

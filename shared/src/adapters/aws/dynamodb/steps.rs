@@ -238,6 +238,11 @@ pub(super) struct StoredStep {
 }
 
 impl StoredStep {
+    /// It holds audit rows alone, which may be about any turn.
+    pub(super) fn is_neutral(&self) -> bool {
+        self.body.messages.is_empty() && self.body.facts.is_none() && self.body.outcome.is_none()
+    }
+
     fn read(item: &Item, more: &[Item]) -> Result<Self, StoreError> {
         let (id, at, _) = keys::step_of(&item.key.sort).ok_or_else(|| broken("a step with an odd key"))?;
         let mut text = item.opt_text("b")?.unwrap_or("{}").to_owned();
@@ -266,6 +271,11 @@ impl StoredStep {
             at: self.time,
             body: body.clone(),
         })
+    }
+
+    /// Position of its last message, or of the last one before it.
+    pub(super) fn last(&self) -> u64 {
+        (self.at.first + self.body.messages.len() as u64).saturating_sub(1)
     }
 }
 

@@ -1,21 +1,24 @@
 //! Turns as they are found again: a pointer to where the turn begins, and the steps from there to its end.
 
+use super::answers;
 use super::attrs::{Draft, broken};
 use super::heads::{self, Segment, View};
 use super::keys::{self, StepAt};
-use super::steps::{Steps, StoredStep};
-use super::table::{Attr, Condition, Item, Table};
+use super::steps::{Facts, Steps, StoredStep};
+use super::table::{Attr, Condition, Item, Query, Table};
 use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
 use crate::session::{Idempotency, Turn};
 
-/// Where a turn begins. Written when the turn starts, and again when it runs again.
+/// Where a turn begins. Written when the turn starts, and again when it runs again; one per epoch.
 #[derive(Debug, Clone)]
 pub(super) struct Pointer {
     pub(super) session: SessionKey,
     pub(super) id: SessionId,
     pub(super) at: StepAt,
+    /// The turn that is visible in its stead: both were accepted under one idempotency key, by two regions.
+    pub(super) same_as: Option<TurnId>,
 }
 
 /// A turn, and what its callers do not see.
@@ -32,54 +35,112 @@ pub(super) struct TurnRecord {
 
 impl Pointer {
     pub(super) fn item(&self, tenant: &TenantId, turn: &TurnId) -> Item {
-        Draft::new(keys::turn(tenant, turn))
+        Draft::new(keys::turn(tenant, turn, self.at.epoch))
             .text("session", self.session.as_str())
             .text("id", self.id.as_str())
-            .count("epoch", self.at.epoch)
             .count("first", self.at.first)
             .count("n", self.at.n)
+            .opt_text("same_as", self.same_as.as_ref().map(TurnId::as_str))
             .item()
     }
 
     fn read(item: &Item) -> Result<Self, StoreError> {
+        let epoch = item.key.sort.parse().map_err(broken)?;
         Ok(Self {
             session: SessionKey::new(item.text("session")?),
             id: SessionId::new(item.text("id")?),
-            at: StepAt { epoch: item.count("epoch")?, first: item.count("first")?, n: item.count("n")? },
+            at: StepAt { epoch, first: item.count("first")?, n: item.count("n")? },
+            same_as: item.opt_text("same_as")?.map(TurnId::new),
         })
-    }
-
-    /// What must hold for the pointer still to lead to the same transcript.
-    pub(super) fn unchanged(&self) -> Condition {
-        Condition::Is("id", Attr::Text(self.id.to_string()))
     }
 }
 
-/// The turn's pointer.
-pub(super) async fn pointer(
+/// The items by which a turn is found that begins with this step: its pointer and its idempotency record.
+pub(super) fn found_by(view: &View, first: &StoredStep, facts: &Facts) -> Vec<Item> {
+    let (session, id) = (view.key.clone(), first.id.clone());
+    let pointer = Pointer { session, id, at: first.at, same_as: None };
+    let record = facts
+        .idempotency
+        .as_ref()
+        .map(|idempotency| answers::record_of(&view.tenant, &facts.principal, idempotency, &first.turn));
+    [Some(pointer.item(&view.tenant, &first.turn)), record].into_iter().flatten().collect()
+}
+
+/// What must hold for the pointer of this epoch to be as it was read.
+pub(super) fn unchanged(pointers: &[Pointer], epoch: u64) -> Condition {
+    match pointers.iter().find(|pointer| pointer.at.epoch == epoch) {
+        Some(pointer) => Condition::Is("id", Attr::Text(pointer.id.to_string())),
+        None => Condition::Absent,
+    }
+}
+
+/// The turn's pointers, one for each epoch under which it began.
+pub(super) async fn pointers(
     core: &dyn Table,
     tenant: &TenantId,
     turn: &TurnId,
-) -> Result<Option<Pointer>, StoreError> {
-    core.get(&keys::turn(tenant, turn)).await?.as_ref().map(Pointer::read).transpose()
+) -> Result<Vec<Pointer>, StoreError> {
+    let query = Query {
+        index: None,
+        partition: keys::turn_partition(tenant, turn),
+        from: "0".to_owned(),
+        to: ":".to_owned(),
+        newest_first: false,
+        limit: 100,
+    };
+    core.query(&query).await?.iter().map(Pointer::read).collect()
 }
 
-/// The turn that a pointer leads to, or `None` if its session was deleted.
+/// The pointer that leads to what is visible, with the parts of its transcript; the latest, if the turn ran again.
+async fn visible<'p>(
+    core: &dyn Table,
+    view: &View,
+    pointers: &'p [Pointer],
+) -> Result<Option<(&'p Pointer, Vec<Segment>)>, StoreError> {
+    let mut best: Option<((usize, u64), &Pointer, Vec<Segment>)> = None;
+    for pointer in pointers.iter().filter(|pointer| pointer.session == view.key) {
+        let segments = if view.head.id == pointer.id {
+            view.head.segments()
+        } else {
+            match core.get(&view.key_of(keys::past(&pointer.id))).await? {
+                Some(past) => heads::past_segments(&past)?,
+                None => continue,
+            }
+        };
+        let place = segments.iter().position(|segment| {
+            let Segment { epoch, through, n, .. } = *segment;
+            // A turn without input stands behind the last position.
+            epoch == pointer.at.epoch && pointer.at.n <= n && pointer.at.first <= through.saturating_add(1)
+        });
+        let Some(place) = place else { continue };
+        let rank = (place, pointer.at.n);
+        if best.as_ref().is_none_or(|(than, ..)| *than < rank) {
+            best = Some((rank, pointer, segments));
+        }
+    }
+    Ok(best.map(|(_, pointer, segments)| (pointer, segments)))
+}
+
+/// The turn that its pointers lead to, or `None` if its session was deleted, or nothing of it is visible (yet).
 pub(super) async fn record(
     core: &dyn Table,
     tenant: &TenantId,
     turn: &TurnId,
-    pointer: &Pointer,
+    pointers: &[Pointer],
 ) -> Result<Option<TurnRecord>, StoreError> {
-    let Some(view) = heads::find(core, tenant, &pointer.session).await?.view else { return Ok(None) };
-    let segments = if view.head.id == pointer.id {
-        view.head.segments()
-    } else {
-        match core.get(&view.key_of(keys::past(&pointer.id))).await? {
-            Some(past) => heads::past_segments(&past)?,
-            None => return Ok(None),
-        }
-    };
+    let Some(newest) = pointers.last() else { return Ok(None) };
+    let Some(view) = heads::find(core, tenant, &newest.session).await?.view else { return Ok(None) };
+    let Some((pointer, segments)) = visible(core, &view, pointers).await? else { return Ok(None) };
+    if let Some(other) = &pointer.same_as {
+        // What is visible is not superseded, so this leads no further; other epochs may say the opposite.
+        let mut pointers = self::pointers(core, tenant, other).await?;
+        pointers.retain(|pointer| pointer.same_as.is_none());
+        let found = Box::pin(record(core, tenant, other, &pointers)).await?;
+        return Ok(found.map(|mut found| {
+            found.turn.id = turn.clone();
+            found
+        }));
+    }
     let steps = steps_of(core, &view, turn, pointer, &segments).await?;
     let mut steps = steps.into_iter();
     let Some(mut first) = steps.next() else { return Ok(None) };
@@ -109,7 +170,7 @@ pub(super) async fn record(
 }
 
 /// The turn's steps, from its input to its end or to the newest.
-async fn steps_of(
+pub(super) async fn steps_of(
     core: &dyn Table,
     view: &View,
     turn: &TurnId,
@@ -140,12 +201,12 @@ async fn steps_of(
     Ok(found)
 }
 
-/// As [`record`], with the pointer.
+/// As [`record`], with the pointers.
 pub(super) async fn find(
     core: &dyn Table,
     tenant: &TenantId,
     turn: &TurnId,
 ) -> Result<Option<Turn>, StoreError> {
-    let Some(pointer) = pointer(core, tenant, turn).await? else { return Ok(None) };
-    Ok(record(core, tenant, turn, &pointer).await?.map(|record| record.turn))
+    let pointers = pointers(core, tenant, turn).await?;
+    Ok(record(core, tenant, turn, &pointers).await?.map(|record| record.turn))
 }

@@ -1,0 +1,195 @@
+//! What must hold when everything is healed and nothing happens any more.
+
+use super::dice::Dice;
+use super::history::{Ask, Report, SESSIONS, Told, heal, pass, set_in_service};
+use super::model::marked;
+use super::regions::{NAMES, World};
+use super::tables::REGIONS;
+use shared::id::{SessionKey, TenantId, TurnId};
+use shared::job::{JobFilter, JobState, Work};
+use shared::message::MessageBody;
+use shared::session::Window;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// Looks of every region after which nothing may be left to do.
+const ROUNDS: u32 = 40;
+
+/// Mends everything and lets it come to rest. What does not is reported.
+pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker) -> Report {
+    heal(world);
+    world.thaw();
+    for region in 0..REGIONS {
+        world.tables.set_lost(region, false);
+        world.at(region).life.end_at(u64::MAX);
+        world.restart(region);
+    }
+    for region in 0..REGIONS {
+        set_in_service(world, 0, region, true).await;
+    }
+    clients.close();
+    let mut quiet = 0;
+    for _ in 0..ROUNDS {
+        pass(world, 100).await;
+        let mut touched = 0;
+        for region in 0..REGIONS {
+            touched += world.sweep(region).await;
+            touched += world.run_worker(region).await;
+        }
+        let is_quiet =
+            touched == 0 && clients.is_empty() && world.tables.is_quiet() && !has_pending_jobs(world).await;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        if quiet == 2 {
+            return Report::new();
+        }
+    }
+    let mut report = vec![format!("it does not come to rest; {} clients still wait", clients.len())];
+    for (region, name) in NAMES.iter().enumerate() {
+        let app = world.at(region).app;
+        let left = app.stores.index.interrupted(app.clock.now(), 10).await;
+        report.push(format!("interrupted in {name}: {left:?}"));
+    }
+    report.push(world.tables.dump(0, ""));
+    report
+}
+
+async fn jobs(world: &World, region: usize) -> Vec<shared::job::Job> {
+    let filter = JobFilter { limit: 100, ..JobFilter::default() };
+    world.at(region).app.stores.jobs.list(&TenantId::single(), &filter).await.expect("the queue")
+}
+
+async fn has_pending_jobs(world: &World) -> bool {
+    jobs(world, 0).await.iter().any(|job| job.state == JobState::Pending)
+}
+
+/// Checks every promise; see the module's head. What is replicated is the same everywhere, which is looked at twice;
+/// beyond that one region's view is as good as any other's.
+pub(super) async fn check(world: &Arc<World>, told: &Mutex<Told>, dice: &Dice) -> Report {
+    let told = std::mem::take(&mut *told.lock().expect("no panic"));
+    let mut report = told.odd.clone();
+    report.extend(world.tables.differences());
+    let view = || usize::try_from(dice.below(3)).expect("few regions");
+    outcomes(world, view(), &told, &mut report).await;
+    keys(world, view(), &told, &mut report).await;
+    effects(world, &told, &mut report);
+    for job in jobs(world, view()).await {
+        if job.state == JobState::Pending || (job.state == JobState::Dead && job.reason.is_none()) {
+            report.push(format!("the job {} is {:?}: {:?}", job.job.id, job.state, job.reason));
+        }
+    }
+    sessions_go_on(world, view(), &mut report).await;
+    while !world.tables.is_quiet() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    transcripts(world, view(), &told, &mut report).await;
+    let app = world.at(view()).app;
+    let verdict = app.stores.audit.verify(&TenantId::single()).await.expect("the audit trail");
+    if !verdict.broken.is_empty() {
+        report.push(format!("broken audit rows: {:?}", verdict.broken));
+    }
+    report.extend(world.tables.differences());
+    report
+}
+
+/// Each accepted turn has an outcome. A hook's is looked for as its sender does: its job may be dead.
+async fn outcomes(world: &World, region: usize, told: &Told, report: &mut Report) {
+    let app = world.at(region).app;
+    for (turn, ask) in &told.accepted {
+        let status = if ask.is_hook {
+            let path = format!("/v1/sessions/{}/turns/{turn}", ask.session_key());
+            let answer = world.ask(region, "GET", &path, &[], String::new()).await;
+            answer.map(|answer| answer.json()["status"].clone()).unwrap_or_default()
+        } else {
+            let found = app.stores.sessions.turn(&TenantId::single(), &TurnId::new(turn.as_str())).await;
+            let outcome = found.expect("a turn").and_then(|turn| turn.outcome);
+            serde_json::to_value(outcome).expect("an outcome")["status"].clone()
+        };
+        if !["done", "failed", "parked"].iter().any(|word| status == *word) {
+            report.push(format!("the turn {turn} of {ask:?} is seen in {} as {status}", NAMES[region]));
+        }
+    }
+}
+
+/// Whoever asks again with a key gets the one outcome of that key.
+async fn keys(world: &World, region: usize, told: &Told, report: &mut Report) {
+    let keyed: BTreeSet<&Ask> = told.accepted.values().filter(|ask| ask.key.is_some()).collect();
+    for ask in keyed {
+        let answer = ask.send(world, region).await;
+        let is_told = answer.as_ref().is_some_and(|answer| match answer.status.as_u16() {
+            200 if ask.is_hook => ask.turn_of(answer).is_some_and(|turn| told.accepted.contains_key(&turn)),
+            200 => {
+                answer.header("idempotency-replayed") == Some("true")
+                    && answer.text().contains(&format!("reply to {}", ask.name))
+            }
+            409 => answer.json()["error"]["code"] == "parked",
+            _ => false,
+        });
+        if !is_told {
+            report.push(format!("{ask:?} again is answered {answer:?}"));
+        }
+    }
+}
+
+/// No turn paid twice. A hook that was sent to two regions is two requests.
+fn effects(world: &World, told: &Told, report: &mut Report) {
+    for (turn, count) in world.effects.lock().expect("no panic").iter() {
+        let ask = told.accepted.get(turn.as_str());
+        let regions = ask.and_then(|ask| told.asked.get(ask)).map_or(1, BTreeSet::len);
+        let allowed = if ask.is_some_and(|ask| ask.is_hook) { regions } else { 1 };
+        if usize::try_from(*count).expect("few") > allowed {
+            report.push(format!("the turn {turn} of {ask:?} paid {count} times"));
+        }
+    }
+}
+
+/// Each session takes a further turn.
+async fn sessions_go_on(world: &World, region: usize, report: &mut Report) {
+    for session in 0..SESSIONS {
+        let ask = Ask { session, key: None, name: format!("last{session}"), word: "plain", is_hook: false };
+        let answer = ask.send(world, region).await;
+        let said = answer.map(|answer| (answer.status.as_u16(), answer.text()));
+        if !said.as_ref().is_some_and(|(status, text)| *status == 200 && text.contains("reply to last")) {
+            report.push(format!("the session s{session} takes no further turn: {said:?}"));
+        }
+    }
+}
+
+/// A transcript holds each input once.
+async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Report) {
+    let app = world.at(region).app;
+    for session in 0..SESSIONS {
+        let key = SessionKey::new(format!("agent:main:s{session}"));
+        let read = app.stores.sessions.transcript(&TenantId::single(), &key, Window::newest(1_000)).await;
+        let transcript = read.expect("a transcript");
+        let mut inputs: BTreeMap<String, Vec<TurnId>> = BTreeMap::new();
+        for message in &transcript {
+            if let MessageBody::User { .. } = &message.body {
+                let text = message.body.text();
+                let (name, _) = marked(&text).expect("an input of ours");
+                inputs.entry(name.to_owned()).or_default().push(message.turn.clone());
+            }
+        }
+        for (name, turns) in &inputs {
+            if turns.len() > 1 {
+                report.push(format!("the transcript of s{session} holds {name} for each of {turns:?}"));
+            }
+        }
+        for ask in told.accepted.values().filter(|ask| ask.session == session && !ask.is_hook) {
+            if !inputs.contains_key(&ask.name) {
+                report.push(format!("the transcript of s{session} lacks {}", ask.name));
+            }
+        }
+        let dead = jobs(world, region).await;
+        for (turn, ask) in told.accepted.iter().filter(|(_, ask)| ask.session == session && ask.is_hook) {
+            let is_dead = dead.iter().any(|job| {
+                let Work::Turn(request) = &job.job.work;
+                job.state == JobState::Dead && request.turn.as_str() == turn
+            });
+            if !is_dead && !inputs.contains_key(&ask.name) {
+                report.push(format!("the transcript of s{session} lacks {}", ask.name));
+            }
+        }
+    }
+}
