@@ -6,6 +6,7 @@
 //! ([`Cloud::until`]).
 
 pub mod batch;
+pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;

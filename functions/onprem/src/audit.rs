@@ -1,12 +1,12 @@
 //! `reef audit list|verify`.
 
+use crate::data::Data;
 use crate::fault::Fault;
 use crate::host::HostArgs;
 use crate::output::{self, Output, OutputArgs, rfc3339};
 use crate::site;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use shared::adapters::onprem::Sqlite;
 use shared::audit::{AuditFilter, AuditLog, AuditRow};
 use shared::clock::Timestamp;
 use shared::id::{SessionKey, TenantId};
@@ -39,22 +39,23 @@ pub(crate) enum AuditCommand {
 }
 
 pub(crate) fn run(command: AuditCommand, host: &HostArgs) -> Result<(), Fault> {
-    let store = site::existing_store(&host.data)?;
     site::block_on(async {
+        let data = Data::existing(host).await?;
+        let audit = data.stores.audit.as_ref();
         let done = match command {
             AuditCommand::List { session, since, until, limit, output } => {
                 let filter = AuditFilter { session: session.map(SessionKey::new), since, until, limit };
-                list(&store, &filter, &Output::new(output, host)).await
+                list(audit, &filter, &Output::new(output, host)).await
             }
-            AuditCommand::Verify { output } => verify(&store, output).await,
+            AuditCommand::Verify { output } => verify(audit, output).await,
         };
-        store.close().await?;
+        data.close().await?;
         done
     })?
 }
 
-async fn list(store: &Sqlite, filter: &AuditFilter, output: &Output) -> Result<(), Fault> {
-    let rows = AuditLog::list(store, &TenantId::single(), filter).await?;
+async fn list(store: &dyn AuditLog, filter: &AuditFilter, output: &Output) -> Result<(), Fault> {
+    let rows = store.list(&TenantId::single(), filter).await?;
     if output.json {
         output::json(&rows.iter().map(shown).collect())?;
         return Ok(());
@@ -73,7 +74,7 @@ async fn list(store: &Sqlite, filter: &AuditFilter, output: &Output) -> Result<(
     Ok(())
 }
 
-async fn verify(store: &Sqlite, output: OutputArgs) -> Result<(), Fault> {
+async fn verify(store: &dyn AuditLog, output: OutputArgs) -> Result<(), Fault> {
     let verdict = store.verify(&TenantId::single()).await?;
     if output.json {
         output::json(

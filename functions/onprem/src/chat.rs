@@ -34,6 +34,7 @@ pub(crate) struct ChatArgs {
 }
 
 pub(crate) fn run(args: &ChatArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
+    host.needs_a_site("chat")?;
     let config = host.config(Purpose::Run)?;
     if host.config.is_none() {
         examples::write_workspaces(&host.data)?;

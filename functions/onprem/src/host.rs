@@ -15,6 +15,11 @@ pub(crate) struct HostArgs {
     /// Folder where everything is kept
     #[arg(long, global = true, env = "REEF_DATA", value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
+    /// Work on this environment on AWS, e.g. dev, instead of a folder (token, agents, sessions, jobs, audit); region and
+    /// credentials are those of the AWS tools
+    #[cfg(feature = "aws")]
+    #[arg(long, global = true, env = "REEF_AWS", value_name = "ENVIRONMENT")]
+    pub(crate) aws: Option<String>,
     /// Settings (JSON5); without them four example agents on the demo model
     #[arg(long, global = true, env = "REEF_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -45,6 +50,18 @@ pub(crate) enum Purpose {
 }
 
 impl HostArgs {
+    /// Refuses `--aws` for a command that runs turns in this process.
+    pub(crate) fn needs_a_site(&self, command: &str) -> Result<(), Fault> {
+        #[cfg(feature = "aws")]
+        if self.aws.is_some() {
+            return Err(Fault::new(format!(
+                "`reef {command}` runs agents on this machine; --aws and REEF_AWS are for token, sessions, jobs and audit"
+            )));
+        }
+        let _ = command;
+        Ok(())
+    }
+
     /// The settings, checked.
     pub(crate) fn config(&self, purpose: Purpose) -> Result<Config, Fault> {
         match &self.config {

@@ -1,17 +1,18 @@
 //! `reef jobs list|redrive`.
 
+use crate::data::Data;
 use crate::fault::Fault;
 use crate::host::HostArgs;
 use crate::output::{self, Output, OutputArgs, rfc3339};
 use crate::site;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use shared::adapters::onprem::Sqlite;
+use shared::app::Stores;
 use shared::clock::{Clock, SystemClock};
 use shared::error::StoreError;
 use shared::id::{JobId, TenantId};
 use shared::job::{Job, JobFilter, JobQueue, JobState, Work};
-use shared::session::{SessionIndex, Turn, TurnOutcome};
+use shared::session::{Turn, TurnOutcome};
 
 /// `reef jobs …`
 #[derive(Debug, Subcommand)]
@@ -58,23 +59,23 @@ impl From<State> for JobState {
 }
 
 pub(crate) fn run(command: JobsCommand, host: &HostArgs) -> Result<(), Fault> {
-    let store = site::existing_store(&host.data)?;
     site::block_on(async {
+        let data = Data::existing(host).await?;
         match command {
             JobsCommand::List { state, limit, output } => {
-                list(&store, state.map(JobState::from), limit, &Output::new(output, host)).await?;
+                list(&data.stores, state.map(JobState::from), limit, &Output::new(output, host)).await?;
             }
-            JobsCommand::Redrive { id, output } => redrive(&store, id, output).await?,
+            JobsCommand::Redrive { id, output } => redrive(data.stores.jobs.as_ref(), id, output).await?,
         }
-        store.close().await.map_err(Fault::from)
+        data.close().await
     })?
 }
 
-async fn list(store: &Sqlite, state: Option<JobState>, limit: usize, output: &Output) -> Result<(), Fault> {
+async fn list(stores: &Stores, state: Option<JobState>, limit: usize, output: &Output) -> Result<(), Fault> {
     let tenant = TenantId::single();
-    let jobs = JobQueue::list(store, &tenant, &JobFilter { id: None, state, limit }).await?;
+    let jobs = stores.jobs.list(&tenant, &JobFilter { id: None, state, limit }).await?;
     // A parked turn is nothing that a job's state says.
-    let parked = if state.is_none() { store.parked(&tenant, limit).await? } else { Vec::new() };
+    let parked = if state.is_none() { stores.index.parked(&tenant, limit).await? } else { Vec::new() };
     if output.json {
         let jobs: Vec<_> = jobs.iter().map(shown).collect();
         let parked: Vec<_> = parked.iter().map(shown_turn).collect();
@@ -113,10 +114,10 @@ async fn list(store: &Sqlite, state: Option<JobState>, limit: usize, output: &Ou
     Ok(())
 }
 
-async fn redrive(store: &Sqlite, id: String, output: OutputArgs) -> Result<(), Fault> {
+async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result<(), Fault> {
     let id = JobId::new(id);
     let tenant = TenantId::single();
-    match store.redrive(&tenant, &id, SystemClock.now()).await {
+    match queue.redrive(&tenant, &id, SystemClock.now()).await {
         Ok(()) => {}
         Err(StoreError::NotFound) => {
             let shown = output::clean(id.as_str());
@@ -128,7 +129,7 @@ async fn redrive(store: &Sqlite, id: String, output: OutputArgs) -> Result<(), F
     }
     if output.json {
         let filter = JobFilter { id: Some(id), state: None, limit: 1 };
-        let jobs = JobQueue::list(store, &tenant, &filter).await?;
+        let jobs = queue.list(&tenant, &filter).await?;
         output::json(&jobs.first().map_or(Value::Null, shown))?;
     } else {
         output::line(&format!("job {id} is delivered again; a running server takes it up within a second"))?;

@@ -9,6 +9,7 @@ mod audit;
 mod chat;
 mod completions;
 mod config;
+mod data;
 mod deploy;
 mod descriptors;
 mod examples;

@@ -34,6 +34,7 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
+    host.needs_a_site("serve")?;
     let mut config = host.config(Purpose::Run)?;
     if let Some(listen) = args.listen {
         config.gateway.listen = listen;

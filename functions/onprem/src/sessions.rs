@@ -1,12 +1,12 @@
 //! `reef sessions list|show|export`.
 
+use crate::data::Data;
 use crate::fault::Fault;
 use crate::host::HostArgs;
 use crate::output::{self, Output, OutputArgs, rfc3339};
 use crate::site;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use shared::adapters::onprem::Sqlite;
 use shared::id::{AgentId, SessionKey, TenantId};
 use shared::message::{Message, MessageBody};
 use shared::session::{Session, SessionFilter, SessionIndex, SessionStore, Window};
@@ -50,24 +50,25 @@ pub(crate) enum SessionsCommand {
 }
 
 pub(crate) fn run(command: SessionsCommand, host: &HostArgs) -> Result<(), Fault> {
-    let store = site::existing_store(&host.data)?;
     site::block_on(async {
+        let data = Data::existing(host).await?;
+        let (index, sessions) = (data.stores.index.as_ref(), data.stores.sessions.as_ref());
         match command {
             SessionsCommand::List { agent, user, limit, output } => {
                 let agents = agent.map(|id| vec![AgentId::new(id)]);
                 let filter = SessionFilter { agents, user, updated_before: None, limit };
-                list(&store, &filter, &Output::new(output, host)).await?;
+                list(index, &filter, &Output::new(output, host)).await?;
             }
             SessionsCommand::Show { key, limit, output } => {
-                show(&store, key, limit, &Output::new(output, host)).await?;
+                show(sessions, key, limit, &Output::new(output, host)).await?;
             }
-            SessionsCommand::Export { key } => export(&store, key).await?,
+            SessionsCommand::Export { key } => export(sessions, key).await?,
         }
-        store.close().await.map_err(Fault::from)
+        data.close().await
     })?
 }
 
-async fn list(store: &Sqlite, filter: &SessionFilter, output: &Output) -> Result<(), Fault> {
+async fn list(store: &dyn SessionIndex, filter: &SessionFilter, output: &Output) -> Result<(), Fault> {
     let sessions = store.list(&TenantId::single(), filter).await?;
     if output.json {
         output::json(&sessions.iter().map(shown).collect())?;
@@ -89,7 +90,7 @@ async fn list(store: &Sqlite, filter: &SessionFilter, output: &Output) -> Result
     Ok(())
 }
 
-async fn show(store: &Sqlite, key: String, limit: usize, output: &Output) -> Result<(), Fault> {
+async fn show(store: &dyn SessionStore, key: String, limit: usize, output: &Output) -> Result<(), Fault> {
     let session = load(store, key).await?;
     let messages = store.transcript(&session.tenant, &session.key, Window::newest(limit)).await?;
     if output.json {
@@ -125,7 +126,7 @@ async fn show(store: &Sqlite, key: String, limit: usize, output: &Output) -> Res
     Ok(())
 }
 
-async fn export(store: &Sqlite, key: String) -> Result<(), Fault> {
+async fn export(store: &dyn SessionStore, key: String) -> Result<(), Fault> {
     let session = load(store, key).await?;
     let mut after = 0;
     loop {
@@ -144,7 +145,7 @@ async fn export(store: &Sqlite, key: String) -> Result<(), Fault> {
     }
 }
 
-async fn load(store: &Sqlite, key: String) -> Result<Session, Fault> {
+async fn load(store: &dyn SessionStore, key: String) -> Result<Session, Fault> {
     let key = SessionKey::new(key);
     let session = store.load(&TenantId::single(), &key).await?;
     let unknown = || {

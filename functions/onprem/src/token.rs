@@ -1,5 +1,6 @@
 //! `reef token create|list|revoke`.
 
+use crate::data::Data;
 use crate::fault::Fault;
 use crate::host::{HostArgs, Purpose};
 use crate::output::{self, Output, OutputArgs, rfc3339};
@@ -7,7 +8,6 @@ use crate::site;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use shared::adapters::onprem::Sqlite;
 use shared::clock::{Clock, SystemClock, Timestamp};
 use shared::error::StoreError;
 use shared::id::{AgentId, PrincipalId, RandomIds, TenantId};
@@ -61,22 +61,23 @@ pub(crate) struct CreateArgs {
 }
 
 pub(crate) fn run(command: TokenCommand, host: &HostArgs) -> Result<(), Fault> {
-    // A token may be made before the first start.
-    let store = match command {
-        TokenCommand::Create(_) => site::store(&host.data)?,
-        TokenCommand::List { .. } | TokenCommand::Revoke { .. } => site::existing_store(&host.data)?,
-    };
     site::block_on(async {
+        // A token may be made before the first start.
+        let data = match command {
+            TokenCommand::Create(_) => Data::made(host).await?,
+            TokenCommand::List { .. } | TokenCommand::Revoke { .. } => Data::existing(host).await?,
+        };
+        let tokens = data.stores.tokens.as_ref();
         match command {
-            TokenCommand::Create(args) => create(args, &store, host).await?,
-            TokenCommand::List { output } => list(&store, &Output::new(output, host)).await?,
-            TokenCommand::Revoke { id, output } => revoke(&id, &store, &Output::new(output, host)).await?,
+            TokenCommand::Create(args) => create(args, tokens, host).await?,
+            TokenCommand::List { output } => list(tokens, &Output::new(output, host)).await?,
+            TokenCommand::Revoke { id, output } => revoke(&id, tokens, &Output::new(output, host)).await?,
         }
-        store.close().await.map_err(Fault::from)
+        data.close().await
     })?
 }
 
-async fn create(args: CreateArgs, store: &Sqlite, host: &HostArgs) -> Result<(), Fault> {
+async fn create(args: CreateArgs, store: &dyn TokenStore, host: &HostArgs) -> Result<(), Fault> {
     let now = SystemClock.now();
     let agents = args.agents.map(|ids| ids.into_iter().map(AgentId::new).collect::<Vec<_>>());
     if let Some(agents) = &agents {
@@ -114,7 +115,7 @@ async fn create(args: CreateArgs, store: &Sqlite, host: &HostArgs) -> Result<(),
     Ok(())
 }
 
-async fn list(store: &Sqlite, output: &Output) -> Result<(), Fault> {
+async fn list(store: &dyn TokenStore, output: &Output) -> Result<(), Fault> {
     let now = SystemClock.now();
     let tokens = store.list(&TenantId::single()).await?;
     if output.json {
@@ -142,7 +143,7 @@ async fn list(store: &Sqlite, output: &Output) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn revoke(id: &str, store: &Sqlite, output: &Output) -> Result<(), Fault> {
+async fn revoke(id: &str, store: &dyn TokenStore, output: &Output) -> Result<(), Fault> {
     let now = SystemClock.now();
     let tenant = TenantId::single();
     let id = PrincipalId::new(id);

@@ -1,0 +1,69 @@
+//! Where an operator's command finds its data: a site's folder or, with `--aws`, the tables of an environment on AWS.
+
+use crate::fault::Fault;
+use crate::host::HostArgs;
+use crate::site;
+use shared::adapters::onprem::Sqlite;
+use shared::app::Stores;
+
+/// Opened data.
+pub(crate) struct Data {
+    pub(crate) stores: Stores,
+    /// Has to be closed; AWS has not.
+    site: Option<Sqlite>,
+}
+
+impl Data {
+    /// Data that must be there: a command that only looks makes nothing.
+    pub(crate) async fn existing(host: &HostArgs) -> Result<Self, Fault> {
+        match environment(host) {
+            Some(environment) => on_aws(environment).await,
+            None => Ok(Self::of_site(site::existing_store(&host.data)?)),
+        }
+    }
+
+    /// As [`Data::existing`], but a site's folder is made if it is not there.
+    pub(crate) async fn made(host: &HostArgs) -> Result<Self, Fault> {
+        match environment(host) {
+            Some(environment) => on_aws(environment).await,
+            None => Ok(Self::of_site(site::store(&host.data)?)),
+        }
+    }
+
+    fn of_site(store: Sqlite) -> Self {
+        Self { stores: site::stores(&store), site: Some(store) }
+    }
+
+    /// Waits until everything is on disk.
+    pub(crate) async fn close(self) -> Result<(), Fault> {
+        match self.site {
+            Some(store) => store.close().await.map_err(Fault::from),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+fn environment(host: &HostArgs) -> Option<&str> {
+    host.aws.as_deref()
+}
+
+#[cfg(feature = "aws")]
+async fn on_aws(environment: &str) -> Result<Data, Fault> {
+    let stores = shared::cloud::operator::connect(environment).await;
+    let stores = stores.map_err(|problem| {
+        Fault::new(format!("the environment {environment} on AWS cannot be used: {problem}"))
+    })?;
+    Ok(Data { stores, site: None })
+}
+
+#[cfg(not(feature = "aws"))]
+const fn environment(_host: &HostArgs) -> Option<&str> {
+    None
+}
+
+/// Never asked for: without the feature there is no option that names an environment.
+#[cfg(not(feature = "aws"))]
+async fn on_aws(_environment: &str) -> Result<Data, Fault> {
+    Err(Fault::new("this program was built without AWS"))
+}
