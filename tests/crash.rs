@@ -19,9 +19,11 @@ mod workload;
 use drain::End;
 use futures::StreamExt;
 use futures::stream;
+use harness::dynamo::{Dynamo, Tables};
 use harness::vendor::{Options, Vendor};
 use scenario::{Caller, Plan, Report};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use workload::{LEASE_SECONDS, Prepared, Workload};
 
@@ -66,11 +68,17 @@ async fn run(planned: (&Prepared, Plan)) -> (&Prepared, Plan, Report) {
     (prepared, plan, report)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
+/// Runs every scenario, on SQLite or on this server; how many processes were killed.
+async fn kill_at_every_point(server: Option<&Arc<Dynamo>>) -> usize {
     let vendor = Vendor::with(Options { pause: Duration::from_millis(100), ..Options::default() }).await;
     let prepared: Vec<Prepared> = stream::iter(Workload::all())
-        .map(|workload| workload.prepare(REEF_CRASH, &vendor))
+        .map(|workload| async {
+            let tables = match server {
+                Some(server) => Some(Tables::new(server).await),
+                None => None,
+            };
+            workload.prepare(REEF_CRASH, &vendor, tables).await
+        })
         .buffered(4)
         .collect()
         .await;
@@ -112,6 +120,20 @@ async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
         failed.len()
     );
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    total
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
+    let kills = Box::pin(kill_at_every_point(None)).await;
+    assert!(kills >= 300, "{kills} kills");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_point_of_a_turn_on_dynamodb_loses_nothing_and_repeats_nothing() {
+    let server = Dynamo::shared();
+    let kills = Box::pin(kill_at_every_point(Some(&server))).await;
+    assert!(kills >= 300, "{kills} kills");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -108,7 +108,7 @@ async fn a_plain_turn_costs_the_same_in_a_young_and_in_an_old_session() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_for_an_item_is_kept_in_several() {
     let lab = Lab::new().await;
-    let text = "long, ü 日本 ".repeat(60_000);
+    let text = "long, ü 日本 ".repeat(25_000);
     let new = NewTurn { input: vec![MessageBody::user_text(text.as_str())], ..keyed_turn("t1", "s", "k") };
     let lease = start(&lab.stores, &new, 10, 100).await;
     let step = Step { messages: vec![MessageBody::assistant_text(text.as_str()); 2], audit: Vec::new() };

@@ -62,7 +62,7 @@ pub(crate) struct Scenario<'a> {
 
 /// Runs it.
 pub(crate) async fn run(prepared: &Prepared, plan: &Plan) -> Report {
-    let site = prepared.site.copy();
+    let site = prepared.site.copy().await;
     let scenario = Scenario::new(&prepared.workload, site, &prepared.token, plan.number, plan.caller);
     let mut killed_at = Instant::now();
     for (start, crash) in plan.crashes.iter().enumerate() {
@@ -165,7 +165,7 @@ impl<'a> Scenario<'a> {
 
     /// The state of the job, if there is one.
     async fn job_state(&self) -> Option<String> {
-        let jobs = self.site.json(&["jobs", "list", "--json"]).await;
+        let jobs = self.site.jobs().await;
         jobs["jobs"][0]["state"].as_str().map(str::to_owned)
     }
 
@@ -284,14 +284,11 @@ impl<'a> Scenario<'a> {
     /// What the operator's commands say.
     async fn of_the_operator(&self, seen: Option<&Seen>, parked: bool) -> Vec<String> {
         let mut problems = Vec::new();
-        let audit = self.site.run(&["audit", "verify", "--json"]).await;
-        if !audit.status.success() {
-            problems.push(format!("audit: {}", String::from_utf8_lossy(&audit.stdout)));
-        }
+        problems.extend(self.site.audit_problem().await.map(|problem| format!("audit: {problem}")));
         if !parked && !self.workload.is_job {
             return problems;
         }
-        let work = self.site.json(&["jobs", "list", "--json"]).await;
+        let work = self.site.jobs().await;
         let turn = seen.map(|seen| seen.turn.as_str()).unwrap_or_default();
         let listed =
             work["parked"].as_array().is_some_and(|parked| parked.iter().any(|one| one["turn"] == turn));

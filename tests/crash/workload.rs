@@ -1,6 +1,7 @@
 //! What is at work when the process dies: one kind of turn each.
 
 use harness::client::{Client, Lost, Reply};
+use harness::dynamo::Tables;
 use harness::process::{Signal, Site};
 use harness::vendor::Vendor;
 use serde_json::{Value, json};
@@ -199,8 +200,12 @@ impl Workload {
 
     /// A site where everything before the turn has happened, and where a turn that nothing disturbs passes which
     /// points.
-    pub(crate) async fn prepare(mut self, program: &str, vendor: &Vendor) -> Prepared {
-        let site = Site::new(program, &self.settings(vendor));
+    pub(crate) async fn prepare(mut self, program: &str, vendor: &Vendor, tables: Option<Tables>) -> Prepared {
+        let settings = self.settings(vendor);
+        let site = match tables {
+            Some(tables) => Site::on_tables(program, &settings, tables),
+            None => Site::new(program, &settings),
+        };
         let token = site.token("chat,sessions,hooks").await;
         if let Some(prelude) = self.prelude.take() {
             let process = site.serve(&[]);
@@ -213,7 +218,7 @@ impl Workload {
             process.signal(Signal::TERM);
             assert!(process.exit().await.success(), "{}", process.output());
         }
-        let passed = undisturbed(&site.copy(), &token, &self).await;
+        let passed = undisturbed(&site.copy().await, &token, &self).await;
         Prepared { workload: self, site, token, passed }
     }
 }

@@ -105,8 +105,8 @@ impl DynamoStores {
 impl AnswerStore for DynamoStores {
     async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
         for _ in 0..TRIES {
-            let condition = match self.record(key).await? {
-                None => Condition::Absent,
+            let (condition, claim) = match self.record(key).await? {
+                None => (Condition::Absent, Claim::Claimed),
                 Some(record) if record.fingerprint != key.idempotency.fingerprint => {
                     return Ok(Claim::Mismatch);
                 }
@@ -117,11 +117,13 @@ impl AnswerStore for DynamoStores {
                 Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) if until > now => {
                     return Ok(Claim::Busy { until });
                 }
-                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) => still_claimed(until),
+                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) => {
+                    (still_claimed(until), Claim::Abandoned)
+                }
             };
-            let claim = draft(key).time("until", until).item();
-            if self.wrote(vec![Write::Put(claim, condition)]).await? {
-                return Ok(Claim::Claimed);
+            let claimed = draft(key).time("until", until).item();
+            if self.wrote(vec![Write::Put(claimed, condition)]).await? {
+                return Ok(claim);
             }
         }
         Err(contended())
