@@ -88,6 +88,11 @@ async fn kill_at_every_point(server: Option<&Arc<Dynamo>>) -> usize {
             plans.push((prepared, Plan { number: plans.len(), crashes, caller }));
         }
     }
+    if server.is_some() {
+        // Half of them, each place with one of its two callers: the emulator is slower than a disk.
+        let half = |(_, plan): &(&Prepared, Plan)| (plan.number + plan.number / 2).is_multiple_of(2);
+        plans.retain(half);
+    }
     let reports: Vec<(&Prepared, Plan, Report)> =
         stream::iter(plans).map(run).buffer_unordered(AT_ONCE).collect().await;
 

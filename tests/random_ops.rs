@@ -1,4 +1,5 @@
-//! Each durable backend compared with memory over random lists of operations: every answer, and at the end everything that is kept.
+//! Each durable backend compared with memory over random lists of operations: every answer, and at the end everything
+//! that is kept.
 //!
 //! An operation picks what it works on by index, modulo what there is, so that any part of a failing list is a valid
 //! list and a failure shrinks to the few operations that matter.
@@ -432,7 +433,7 @@ proptest! {
 
 proptest! {
     // Each operation is several requests over HTTP.
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn dynamodb_answers_as_memory_does(ops in vec(op(), 1..160)) {

@@ -75,7 +75,7 @@ pub(crate) async fn thousands_of_subjects_are_counted_exactly(stores: &Stores) {
         for task in 0..16 {
             let stores = stores.clone();
             tasks.spawn(async move {
-                for number in 0..110 {
+                for number in 0..90 {
                     let subject = format!("{round} {task} {number}");
                     assert_eq!(take(&stores, &subject, limit, now).await, Decision::Allowed);
                 }

@@ -3,7 +3,7 @@
 use super::attrs::{Draft, from_json, to_json};
 use super::heads::View;
 use super::steps::{Steps, StoredStep};
-use super::table::{Attr, Condition, Item, Write};
+use super::table::{Attr, Condition, Item, Key, Write};
 use super::walk::Walk;
 use super::{DynamoStores, TRIES, contended, keys};
 use crate::error::StoreError;
@@ -30,7 +30,12 @@ impl DynamoStores {
             Write::Delete(view.key_of(keys::META), Condition::Present),
             Write::Put(clearing.clone(), Condition::Absent),
         ];
-        for epoch in view.epochs.iter().take(OTHERS - 2) {
+        // The newest are last. Nobody asks for the others once there is a newer one.
+        let (older, newest) = view.epochs.split_at(view.epochs.len().saturating_sub(OTHERS - 2));
+        for epoch in older {
+            self.delete_item(&view.key_of(keys::head(*epoch))).await?;
+        }
+        for epoch in newest {
             let is_present = *epoch == view.head.epoch;
             let condition = if is_present { view.head.unchanged() } else { Condition::Always };
             writes.push(Write::Delete(view.key_of(keys::head(*epoch)), condition));
@@ -54,10 +59,9 @@ impl DynamoStores {
                 self.clear_step(&tenant, &step).await?;
             }
             let past = keys::of_session(&tenant, &session, keys::past(&id));
-            self.wrote(vec![Write::Delete(past, Condition::Always)]).await?;
+            self.delete_item(&past).await?;
         }
-        self.wrote(vec![Write::Delete(clearing.key.clone(), Condition::Always)]).await?;
-        Ok(())
+        self.delete_item(&clearing.key).await
     }
 
     async fn clear_step(&self, tenant: &TenantId, step: &StoredStep) -> Result<(), StoreError> {
@@ -72,15 +76,14 @@ impl DynamoStores {
         }
         if matches!(step.body.outcome, Some(TurnOutcome::Parked(_))) {
             let parked = keys::parked(tenant, step.time, &step.turn);
-            self.wrote(vec![Write::Delete(parked, Condition::Always)]).await?;
+            self.delete_item(&parked).await?;
         }
         // What the step goes on in is found by its first item only, which therefore goes last.
         for key in &step.more {
-            self.wrote(vec![Write::Delete(key.clone(), Condition::Always)]).await?;
+            self.delete_item(key).await?;
         }
         if !step.has_rows {
-            self.wrote(vec![Write::Delete(step.key.clone(), Condition::Always)]).await?;
-            return Ok(());
+            return self.delete_item(&step.key).await;
         }
         for _ in 0..TRIES {
             let Some(mut item) = self.core.get(&step.key).await? else { return Ok(()) };
@@ -98,7 +101,7 @@ impl DynamoStores {
         Err(contended())
     }
 
-    async fn delete_item(&self, key: &super::table::Key) -> Result<(), StoreError> {
+    async fn delete_item(&self, key: &Key) -> Result<(), StoreError> {
         self.wrote(vec![Write::Delete(key.clone(), Condition::Always)]).await?;
         Ok(())
     }

@@ -27,7 +27,8 @@ pub struct DynamoTable {
     consumed: Arc<Consumed>,
 }
 
-/// Request units that a table's calls took, as DynamoDB counted them; in tenths, so that halves are counted.
+/// Request units of a table's calls that were answered, as DynamoDB counted them; in tenths, so that halves are counted.
+/// What a refused condition costs, DynamoDB does not tell.
 #[derive(Debug, Default)]
 struct Consumed {
     read: AtomicU64,
@@ -51,7 +52,7 @@ impl DynamoTable {
         Self { client, name: name.into(), consumed: Arc::default() }
     }
 
-    /// What was consumed since the table was opened.
+    /// What was consumed since the table was opened; refused writes are not counted.
     pub fn consumed(&self) -> Units {
         #[expect(clippy::cast_precision_loss, reason = "exact below nine million billion tenths")]
         let units = |tenths: &AtomicU64| tenths.load(Ordering::Relaxed) as f64 / 10.0;
