@@ -43,10 +43,14 @@ fn between(before: Units, after: Units) -> Units {
 }
 
 /// Asks for a turn on the session, as a client does; what it cost.
-async fn cost_of_a_turn(lab: &Lab, app: &TestApp, token: &str, text: &str) -> (Units, Units) {
+async fn cost_of_a_turn(lab: &Lab, app: &TestApp, token: &str, key: Option<&str>) -> (Units, Units) {
     let before = lab.consumed();
+    let text = "What is on my calendar today?";
     let body = json!({"model": "main", "messages": [{"role": "user", "content": text}]});
-    let ask = app.post("/v1/chat/completions", token).header("x-openclaw-session-key", "agent:main:old");
+    let mut ask = app.post("/v1/chat/completions", token).header("x-openclaw-session-key", "agent:main:old");
+    if let Some(key) = key {
+        ask = ask.header("idempotency-key", key);
+    }
     let answer = ask.json(&body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let after = lab.consumed();
@@ -89,12 +93,20 @@ async fn a_plain_turn_costs_the_same_in_a_young_and_in_an_old_session() {
         let app = TestApp::with_stores(lab.stores.clone());
         let token = app.token("00000000000000000000TOKEN1", &[Scope::Chat]).await;
         age(&lab.stores, messages).await;
-        let (core, local) = cost_of_a_turn(&lab, &app, &token, "What is on my calendar today?").await;
+        let (core, local) = cost_of_a_turn(&lab, &app, &token, None).await;
         println!(
             "{messages} messages: {} write units and {} read units in `core`, {} and {} in `local`",
             core.written, core.read, local.written, local.read
         );
         costs.push((core.written, local.written));
+        // In the same minute, so that the session stays where it is listed.
+        let (keyed, _) = cost_of_a_turn(&lab, &app, &token, Some("key")).await;
+        let (replayed, _) = cost_of_a_turn(&lab, &app, &token, Some("key")).await;
+        println!(
+            "with a key, in the same minute: {} write units; replayed: {} write and {} read units",
+            keyed.written, replayed.written, replayed.read
+        );
+        assert_eq!((keyed.written, replayed.written), (core.written, 0.0), "2 for the key, 2 less for the minute");
     }
     assert_eq!(costs[0], costs[1], "the session's age costs nothing");
     let (core, local) = costs[0];

@@ -94,7 +94,7 @@ pub(crate) async fn rows_are_listed_oldest_first_and_filtered(stores: &Stores) {
     let elsewhere = NewTurn { tenant: TenantId::new("other"), ..recorded("t1", "a", "theirs", 15) };
     run(stores, &elsewhere, 15).await;
     let session = |key: &str| Some(SessionKey::new(key));
-    let cases: [(AuditFilter, &[&str]); 8] = [
+    let cases: [(AuditFilter, &[&str]); 9] = [
         (all(), &["early", "tie a", "tie a, second", "tie c", "late"]),
         (AuditFilter { limit: 2, ..all() }, &["early", "tie a"]),
         (AuditFilter { limit: 0, ..all() }, &[]),
@@ -102,6 +102,7 @@ pub(crate) async fn rows_are_listed_oldest_first_and_filtered(stores: &Stores) {
         (AuditFilter { session: session("unknown"), ..all() }, &[]),
         (AuditFilter { since: Some(at(20)), ..all() }, &["tie a", "tie a, second", "tie c", "late"]),
         (AuditFilter { until: Some(at(20)), ..all() }, &["early"]),
+        (AuditFilter { since: Some(at(i64::MAX)), until: Some(at(20)), ..all() }, &[]),
         (
             AuditFilter { session: session("a"), since: Some(at(11)), until: Some(at(30)), limit: 1 },
             &["tie a"],

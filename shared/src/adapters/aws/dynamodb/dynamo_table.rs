@@ -190,6 +190,10 @@ impl Table for DynamoTable {
     async fn query(&self, query: &Query) -> Result<Vec<Item>, StoreError> {
         let mut items: Vec<Item> = Vec::new();
         let mut start: Option<Values> = None;
+        // DynamoDB refuses such a range.
+        if query.from > query.to {
+            return Ok(items);
+        }
         while items.len() < query.limit {
             let (partition, sort) =
                 query.index.map_or((PARTITION, SORT), |index| (index.partition, index.sort));

@@ -97,7 +97,7 @@ pub struct Query {
     pub partition: String,
     /// Sort keys from here on, inclusive.
     pub from: String,
-    /// Sort keys up to here, inclusive.
+    /// Sort keys up to here, inclusive; none fits if this is below `from`.
     pub to: String,
     /// Greatest sort key first.
     pub newest_first: bool,
