@@ -200,7 +200,12 @@ impl Workload {
 
     /// A site where everything before the turn has happened, and where a turn that nothing disturbs passes which
     /// points.
-    pub(crate) async fn prepare(mut self, program: &str, vendor: &Vendor, tables: Option<Tables>) -> Prepared {
+    pub(crate) async fn prepare(
+        mut self,
+        program: &str,
+        vendor: &Vendor,
+        tables: Option<Tables>,
+    ) -> Prepared {
         let settings = self.settings(vendor);
         let site = match tables {
             Some(tables) => Site::on_tables(program, &settings, tables),

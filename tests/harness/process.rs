@@ -135,8 +135,7 @@ impl Site {
     pub async fn audit_problem(&self) -> Option<String> {
         let Some(tables) = &self.tables else {
             let audit = self.run(&["audit", "verify", "--json"]).await;
-            return (!audit.status.success())
-                .then(|| String::from_utf8_lossy(&audit.stdout).into_owned());
+            return (!audit.status.success()).then(|| String::from_utf8_lossy(&audit.stdout).into_owned());
         };
         let verdict = tables.stores().audit.verify(&TenantId::single()).await.expect("a verdict");
         (!verdict.broken.is_empty() || verdict.rows == 0).then(|| format!("{verdict:?}"))
