@@ -4,12 +4,15 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
 use futures::StreamExt;
+use harness::app::TestApp;
 use harness::client::Client;
 use harness::clients::{self, Target};
 use harness::cloud::{AGENT_INVOKE, Deployment, Programs, QUEUE_WORKER};
 use harness::vendor::{Gate, Step, Stream, Vendor};
 use http::StatusCode;
 use serde_json::{Value, json};
+use shared::agent::hop::{Ask, Check};
+use shared::agent::relay::relay;
 use shared::agent::{RunOptions, RunRequest};
 use shared::clock::{Clock, SystemClock};
 use shared::id::TenantId;
@@ -19,7 +22,9 @@ use shared::message::{MessageBody, Part};
 use shared::principal::Scope;
 use shared::session::{TurnOutcome, Window};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 const PROGRAMS: Programs = Programs {
     gateway: env!("CARGO_BIN_EXE_gateway-under-test"),
@@ -234,6 +239,21 @@ async fn a_function_with_wrong_settings_does_not_start_and_says_all_that_is_wron
     };
     assert_eq!(told(AGENT_INVOKE), ["REEF_AGENT_FUNCTION"]);
     assert_eq!(told("gateway"), ["agents[0].id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_only_when_nothing_of_it_is_at_work_and_says_meanwhile_that_it_is_alive() {
+    let app = TestApp::new();
+    let gate = Arc::new(Notify::new());
+    let left_behind = Arc::clone(&gate);
+    app.turns.spawn(async move { left_behind.notified().await });
+    let ask = Ask::Check(Check::Ready);
+    let mut lines = relay(app.app.clone(), ask, app.turns.clone(), Duration::from_secs(10));
+    let mut next = async || lines.next().await.map(|line| String::from_utf8(line).expect("text"));
+    assert_eq!(next().await.as_deref(), Some("{\"ready\":true}\n"));
+    assert_eq!([next().await.as_deref(), next().await.as_deref()], [Some("\n"), Some("\n")]);
+    gate.notify_one();
+    assert_eq!(next().await, None);
 }
 
 /// A job whose turn is on a session of its own; one in twenty is for an agent that does not exist.

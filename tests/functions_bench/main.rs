@@ -1,7 +1,7 @@
 //! What the functions cost: `cargo run --release -p tests --bin functions-bench`.
 //!
 //! The real binaries run on the emulated Lambda of `harness::lambda`, over emulated stores, beside a function that does
-//! nothing (`hello.rs`): start to first question for an event, a cold and a warm request, memory, size. Times hold the
+//! nothing (`hello`): start to first question for an event, a cold and a warm request, memory, size. Times hold the
 //! emulators' work, too; what is compared with `hello` holds the same. The machine is not Lambda's: compare, do not quote.
 //!
 //! Without `--functions` the binaries are built first. With it they are taken from what `cargo lambda build --release
@@ -139,17 +139,7 @@ fn build() -> Result<Vec<Built>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     cargo.args(["build", "--profile", profile, "--package", "gateway", "--package", "agent-invoke"]);
-    cargo.args([
-        "--package",
-        "queue-worker",
-        "--package",
-        "tests",
-        "--bin",
-        "gateway",
-        "--bin",
-        "agent-invoke",
-    ]);
-    cargo.args(["--bin", "queue-worker", "--bin", HELLO]);
+    cargo.args(["--package", "queue-worker", "--package", HELLO]);
     if !cargo.stdout(Stdio::null()).status()?.success() {
         return Err("the functions could not be built".into());
     }
