@@ -3,12 +3,12 @@
 use crate::dynamo::{Dynamo, create};
 use crate::lambda::front::Front;
 use crate::lambda::source::Source;
-use crate::lambda::{Function, Platform};
+use crate::lambda::{Function, Platform, in_region};
 use crate::sqs::Sqs;
 use crate::stores::stores_of;
 use serde_json::Value;
 use shared::adapters::aws::dynamodb::schema::{CORE_INDEXES, LOCAL_INDEXES};
-use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use shared::adapters::aws::sqs::SqsJobQueue;
 use shared::app::Stores;
 use shared::clock::{Clock, SystemClock};
@@ -48,9 +48,11 @@ pub struct Deployment {
     pub front: Front,
     /// The stores of the functions, for a test that looks behind the surface.
     pub stores: Stores,
+    /// What the first region knows of all of them.
+    pub regions: DynamoRegions,
     sqs: Sqs,
     queue_url: String,
-    functions: [(&'static str, Function); 3],
+    functions: Vec<(String, Function)>,
     _dynamo: Arc<Dynamo>,
     _folder: TempDir,
 }
@@ -58,46 +60,60 @@ pub struct Deployment {
 impl Deployment {
     /// Deploys the functions with these settings (`openclaw.json`).
     pub async fn start(programs: Programs, settings: &Value) -> Self {
+        Self::start_in(programs, settings, &[REGION]).await
+    }
+
+    /// Deploys the functions in each of these regions. They share the table `core`, as if it replicated at once; the first
+    /// region has the queue.
+    pub async fn start_in(programs: Programs, settings: &Value, regions: &[&str]) -> Self {
         let platform = Platform::start().await;
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("openclaw.json");
         std::fs::write(&file, settings.to_string()).expect("a settings file");
         let (dynamo, sqs) = (Dynamo::shared(), Sqs::start());
-        let (core, local) = ("core", "local");
+        let (core, local) = ("core", format!("local-{}", regions[0]));
         let client = dynamo.client();
         create(&client, core, &CORE_INDEXES).await;
-        create(&client, local, &LOCAL_INDEXES).await;
+        for region in regions {
+            create(&client, &format!("local-{region}"), &LOCAL_INDEXES).await;
+        }
         let queue_url = sqs.queue().await;
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-        let rows = DynamoStores::new(
-            table(core),
-            table(local),
-            Here { region: REGION.to_owned(), ordinal: 0, is_one_of_several: false },
-        );
+        let here = Here { region: regions[0].to_owned(), ordinal: 0, is_one_of_several: regions.len() > 1 };
+        let rows = DynamoStores::new(table(core), table(&local), here);
         let jobs = SqsJobQueue::new(rows.clone(), sqs.client(), queue_url.as_str(), Duration::ZERO);
-        let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows)) };
-        let function = |program: &str| {
+        let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows.clone())) };
+        let function = |program: &str, region: &str| {
             Function::new(program)
+                .env("AWS_REGION", region)
                 .env("REEF_CONFIG", file.to_str().expect("a path in UTF-8"))
                 .env("REEF_CORE_TABLE", core)
-                .env("REEF_LOCAL_TABLE", local)
+                .env("REEF_LOCAL_TABLE", &format!("local-{region}"))
                 .env("REEF_QUEUE_URL", &queue_url)
                 .env("REEF_AGENT_FUNCTION", "agent-invoke:live")
+                .env("REEF_REGIONS", &regions.join(","))
                 .env("AWS_ENDPOINT_URL_DYNAMODB", dynamo.endpoint())
                 .env("AWS_ENDPOINT_URL_LAMBDA", platform.url())
                 .env("AWS_ENDPOINT_URL_SQS", sqs.endpoint())
                 .env("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true")
         };
-        let functions = [
-            (GATEWAY, function(programs.gateway)),
-            (AGENT_INVOKE, function(programs.agent_invoke)),
-            (QUEUE_WORKER, function(programs.queue_worker)),
-        ];
+        let mut functions = Vec::new();
+        for region in regions {
+            for (name, program) in [
+                (GATEWAY, programs.gateway),
+                (AGENT_INVOKE, programs.agent_invoke),
+                (QUEUE_WORKER, programs.queue_worker),
+            ] {
+                let name = if *region == regions[0] { name.to_owned() } else { in_region(name, region) };
+                functions.push((name, function(program, region)));
+            }
+        }
         for (name, function) in &functions {
             platform.deploy(name, function.clone());
         }
         let front = Front::start(&platform, GATEWAY).await;
-        Self { platform, front, stores, sqs, queue_url, functions, _dynamo: dynamo, _folder: folder }
+        let regions = DynamoRegions::new(rows, Arc::new(RandomIds), Duration::from_secs(90));
+        Self { platform, front, stores, regions, sqs, queue_url, functions, _dynamo: dynamo, _folder: folder }
     }
 
     /// Lets the queue bring its messages to the worker, in so many batches at once.
@@ -107,7 +123,7 @@ impl Deployment {
 
     /// Deploys one of the functions again, changed.
     pub fn change(&self, name: &str, change: impl FnOnce(Function) -> Function) {
-        let function = self.functions.iter().find(|(known, _)| *known == name).expect("one of the three");
+        let function = self.functions.iter().find(|(known, _)| known == name).expect("one of the functions");
         self.platform.deploy(name, change(function.1.clone()));
     }
 
@@ -133,7 +149,7 @@ impl Deployment {
 
     /// What the functions have said that is out of the ordinary.
     pub fn unusual(&self) -> String {
-        let names = self.functions.iter().map(|(name, _)| *name);
+        let names = self.functions.iter().map(|(name, _)| name);
         let lines = names
             .flat_map(|name| self.platform.logs(name).into_iter().map(move |line| format!("{name}: {line}")));
         lines.filter(|line| !line.contains(r#""level":"info""#)).collect::<Vec<_>>().join("\n")

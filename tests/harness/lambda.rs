@@ -2,8 +2,9 @@
 //!
 //! [`Platform`] keeps functions and their instances as Lambda does: an instance handles one event at a time, is frozen
 //! behind each answer (`SIGSTOP`: whatever a function leaves running stands still) and thawed for the next; more events at
-//! once mean more instances, up to a limit; a time-out kills the instance. What AWS does and this does not: regions, rights,
-//! versions and aliases (an alias is accepted and ignored), retries of asynchronous calls, limits of size.
+//! once mean more instances, up to a limit; a time-out kills the instance. A function of another
+//! region is one of another name ([`in_region`]); a call is for the region that its signature names. What AWS does and this
+//! does not: rights, versions and aliases (an alias is accepted and ignored), retries of asynchronous calls, limits of size.
 //!
 //! [`front`] is an API gateway before one of the functions, [`source`] brings it the messages of a queue. AWS's own emulator
 //! loses streamed answers, and others hold them back until they are complete: hence this one.
@@ -79,6 +80,11 @@ pub enum NotTaken {
     Throttled,
     /// There is no such function.
     Unknown,
+}
+
+/// A function's name in another region than the first.
+pub fn in_region(name: &str, region: &str) -> String {
+    format!("{name}@{region}")
 }
 
 /// The platform. Everything of it ends when it is dropped.
@@ -237,6 +243,10 @@ impl Shared {
         let work = Work { id, event, timeout, parts: sender };
         instance.give(work);
         Ok(parts)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        lock(&self.pools).contains_key(name)
     }
 
     /// An instance asks for the next event.

@@ -1,6 +1,6 @@
 //! Lambda's own API, as far as a function calls another one: `InvokeWithResponseStream`.
 
-use super::{NotTaken, Part, Parts, Shared};
+use super::{NotTaken, Part, Parts, Shared, in_region};
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use axum::Router;
@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures::stream;
-use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +23,14 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-async fn streamed(State(shared): State<Arc<Shared>>, Path(name): Path<String>, event: Bytes) -> Response {
+async fn streamed(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    event: Bytes,
+) -> Response {
+    let there = in_region(&name, region(&headers));
+    let name = if shared.has(&there) { there } else { name };
     match shared.invoke(&name, event).await {
         Ok(parts) => {
             let messages = stream::unfold(Some(parts), |parts| async move {
@@ -40,6 +48,12 @@ async fn streamed(State(shared): State<Arc<Shared>>, Path(name): Path<String>, e
             refusal(StatusCode::NOT_FOUND, "ResourceNotFoundException", "Function not found")
         }
     }
+}
+
+/// The region that a signed call is for: `Credential=<key>/<date>/<region>/lambda/aws4_request`.
+fn region(headers: &HeaderMap) -> &str {
+    let signature = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    signature.split('/').nth(2).unwrap_or_default()
 }
 
 fn refusal(status: StatusCode, kind: &'static str, message: &str) -> Response {
