@@ -6,6 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// What the suites start.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("REEF_TEST_REEF", env!("CARGO_BIN_EXE_reef-under-test")),
+    ("REEF_TEST_GATEWAY", env!("CARGO_BIN_EXE_gateway-under-test")),
+    ("REEF_TEST_AGENT_INVOKE", env!("CARGO_BIN_EXE_agent-invoke-under-test")),
+    ("REEF_TEST_QUEUE_WORKER", env!("CARGO_BIN_EXE_queue-worker-under-test")),
+];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -21,6 +29,7 @@ fn run(module: &str) {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(PROGRAMS)
         .stdin(Stdio::null())
         .output()
         .expect("a suite that starts");
@@ -51,4 +60,9 @@ fn two_idle_regions_cost_at_most_five_dollars_a_month() {
 #[test]
 fn every_stack_is_deployed_into_an_emulated_aws() {
     run("test_deploy");
+}
+
+#[test]
+fn a_chat_turn_and_a_job_run_through_the_deployed_stack() {
+    run("test_local_cloud");
 }

@@ -14,12 +14,17 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import urllib.error
+import urllib.request
+import zlib
 from collections import deque
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -191,14 +196,20 @@ def cloud():
     program = ROOT / ".venv-emulators/bin/ministack"
     if not program.exists():
         raise Failed(f"{program} is missing: `tests/run tools` installs it")
-    with tempfile.TemporaryDirectory() as folder:
-        endpoint = f"http://127.0.0.1:{free_port()}"
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    streams = serving(type("StreamsOf", (Streams,), {"endpoint": endpoint}))
+    with tempfile.TemporaryDirectory() as folder, streams as lambda_endpoint:
         server = Cloud(endpoint, folder)
         running = subprocess.Popen(
             [str(program)],
             cwd=folder,
             # Without its own address, the functions it starts would ask the real AWS.
-            env={**server.variables(), "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": endpoint.rsplit(":", 1)[1]},
+            env={
+                **server.variables(),
+                "AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint,
+                "BIND_HOST": "127.0.0.1",
+                "GATEWAY_PORT": endpoint.rsplit(":", 1)[1],
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -219,6 +230,104 @@ def cloud():
             running.stderr.close()
 
 
+class Front(BaseHTTPRequestHandler):
+    """HTTP in front of the emulator's API. A function that streams sends its answer's status and headers as JSON before
+    the body; AWS reads them, the emulator hands them on as a part of the body."""
+
+    api = ""
+
+    def answer(self):
+        length = int(self.headers.get("content-length", 0))
+        body = self.rfile.read(length) if length else None
+        request = urllib.request.Request(self.api + self.path, body, method=self.command)
+        for name, value in self.headers.items():
+            if name.lower() not in ("host", "connection", "content-length"):
+                request.add_header(name, value)
+        # As AWS's API says it: it takes HTTPS only.
+        request.add_header("X-Forwarded-For", self.client_address[0])
+        request.add_header("X-Forwarded-Proto", "https")
+        try:
+            with urllib.request.urlopen(request, timeout=900) as given:
+                status, headers, said = given.status, dict(given.headers), given.read()
+        except urllib.error.HTTPError as refused:
+            status, headers, said = refused.code, dict(refused.headers), refused.read()
+        head, end, rest = said.partition(b"\0" * 8)
+        if end:
+            head = json.loads(head)
+            status, headers, said = head["statusCode"], head.get("headers", {}), rest
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = do_OPTIONS = answer
+
+    def log_message(self, *_):
+        pass
+
+
+class Streams(BaseHTTPRequestHandler):
+    """Lambda's API in front of the emulator's. The emulator takes a streamed answer for a text and hands it on as JSON, in
+    quotes; this takes them off again."""
+
+    endpoint = ""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        request = urllib.request.Request(self.endpoint + self.path, body, method="POST")
+        for name in ("content-type", "authorization", "x-amz-date"):
+            if name in self.headers:
+                request.add_header(name, self.headers[name])
+        try:
+            with urllib.request.urlopen(request, timeout=900) as given:
+                status, kind, said = given.status, given.headers["content-type"], b"".join(unquoted(given.read()))
+        except urllib.error.HTTPError as refused:
+            status, kind, said = refused.code, refused.headers["content-type"], refused.read()
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *_):
+        pass
+
+
+def unquoted(stream):
+    """The messages of an event stream; a payload that is a JSON text becomes that text. A message is: its length, that of
+    its headers, a checksum of both, headers, payload, a checksum of all."""
+    while stream:
+        length, headers = struct.unpack(">II", stream[:8])
+        message, stream = stream[:length], stream[length:]
+        head, payload = message[12 : 12 + headers], message[12 + headers : -4]
+        if payload.startswith(b'"'):
+            payload = json.loads(payload).encode()
+        sizes = struct.pack(">II", 16 + headers + len(payload), headers)
+        message = sizes + struct.pack(">I", zlib.crc32(sizes)) + head + payload
+        yield message + struct.pack(">I", zlib.crc32(message))
+
+
+@contextmanager
+def serving(handler):
+    """A server of this handler, while it is needed: its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def front(api):
+    """Where an HTTP client reaches this API. Answers come whole: the emulator holds streams back."""
+    return serving(type("FrontOf", (Front,), {"api": api}))
+
+
 def main():
     parser = argparse.ArgumentParser(description="A cloud on this machine, emulated.")
     parser.add_argument("--functions", required=True, type=Path, help="folder with <function>/bootstrap")
@@ -231,8 +340,9 @@ def main():
             print("deploying …", flush=True)
             here.deploy_global(keys)
             here.deploy_region(given.region, given.functions, given.agents)
-            print(f"{here.api(given.region)[1]}\nAWS_ENDPOINT_URL={here.endpoint}\nCtrl-C ends it", flush=True)
-            sys.stdin.read()
+            with front(here.api(given.region)[1]) as url:
+                print(f"{url}\nAWS_ENDPOINT_URL={here.endpoint}\nCtrl-C ends it", flush=True)
+                sys.stdin.read()
     except KeyboardInterrupt:
         pass
     except Failed as failed:

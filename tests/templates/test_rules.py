@@ -232,7 +232,7 @@ BROKEN = {
     "every_alarm_has_a_heading_in_the_runbook_and_the_reverse": [
         heading("### QueueAge", "### QueueAges"),
         heading("## Alarms on AWS", "## Alarms"),
-        lambda house: setattr(house, "runbook", house.runbook + "\n### Nothing\n"),
+        heading("### QueueAge", "### Nothing\n\n### QueueAge"),
         heading("- **Users:** wait;", "- wait;"),
         put("global", "BackupAgeAlarm", "AlarmDescription", "No copies."),
         remove("region", "QueueAgeAlarm"),

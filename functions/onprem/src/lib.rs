@@ -19,6 +19,8 @@ mod jobs;
 mod listen;
 mod logs;
 mod output;
+#[cfg(feature = "aws")]
+mod region;
 mod serve;
 mod sessions;
 pub mod site;
@@ -72,6 +74,10 @@ enum Command {
     Config(config::ConfigCommand),
     /// Deploy an environment onto AWS: the global stack, the regions one at a time, the edge.
     Deploy(deploy::DeployArgs),
+    /// List an environment's regions on AWS, take one out of service and put it back.
+    #[cfg(feature = "aws")]
+    #[command(subcommand)]
+    Region(region::RegionCommand),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -90,6 +96,8 @@ pub fn main(wrap: Wrap) -> ExitCode {
         Command::Audit(command) => audit::run(command, &host),
         Command::Config(command) => config::run(command, &host),
         Command::Deploy(args) => deploy::run(&args),
+        #[cfg(feature = "aws")]
+        Command::Region(command) => region::run(command, &host),
         Command::Completions(args) => completions::run(&args),
     };
     done.map_or_else(Fault::report, |()| ExitCode::SUCCESS)

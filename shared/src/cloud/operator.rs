@@ -1,11 +1,19 @@
 //! What an operator's commands work on: the stores of an environment in one region, by the names that the stacks give them.
 
 use super::stores;
+use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores};
 use crate::app::Stores;
 use crate::config::CloudConfig;
+use crate::id::RandomIds;
+use crate::region::Regions;
 use aws_config::BehaviorVersion;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A turn's lease where the settings are not known. Nothing that an operator does with regions depends on it.
+const LEASE: Duration = Duration::from_secs(90);
 
 /// Every storage port of the environment, in the region and with the credentials that the AWS tools would use.
 ///
@@ -15,6 +23,19 @@ use std::path::PathBuf;
 /// # Errors
 /// There is no region, or the environment's queue is not found there: what to do, for a person.
 pub async fn connect(environment: &str) -> Result<Stores, String> {
+    Ok(open(environment).await?.0)
+}
+
+/// The environment's regions, as that region sees them which the AWS tools would use.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn regions(environment: &str) -> Result<Arc<dyn Regions>, String> {
+    let rows = open(environment).await?.1;
+    Ok(Arc::new(DynamoRegions::new(rows, Arc::new(RandomIds), LEASE)))
+}
+
+async fn open(environment: &str) -> Result<(Stores, DynamoStores), String> {
     let aws = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let region = aws.region().ok_or("no region is set; set AWS_REGION, e.g. to us-east-1")?.to_string();
     let queue = format!("reef-{environment}-jobs");
@@ -33,5 +54,6 @@ pub async fn connect(environment: &str) -> Result<Stores, String> {
         settings: PathBuf::new(),
         demo: false,
     };
-    Ok(stores(&config, &aws).0)
+    let (stores, _, rows) = stores(&config, &aws);
+    Ok((stores, rows))
 }

@@ -254,7 +254,8 @@ impl Regions for DynamoRegions {
         let query = Query {
             index: None,
             partition: REGIONS.to_owned(),
-            from: String::new(),
+            // DynamoDB refuses an empty key; no region's name begins below this.
+            from: " ".to_owned(),
             to: "~".to_owned(),
             newest_first: false,
             limit: 100,
