@@ -146,7 +146,7 @@ fn play_all(stage: &Arc<Stage>, seed: u64, ops: &[Op]) -> Report {
             let pause = [1, 150, 2_500][usize::try_from(dice.below(3)).expect("below 3")];
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        let mut report = settled::settle(&world, &clients).await;
+        let mut report = settled::settle(&world, &clients, &dice).await;
         if report.is_empty() {
             report = settled::check(&world, &told, &dice).await;
         }

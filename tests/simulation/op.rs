@@ -78,7 +78,7 @@ impl Kind {
 
 /// A random history.
 pub fn history(dice: &Dice) -> Vec<Op> {
-    let length = 8 + dice.below(16);
+    let length = 6 + dice.below(15);
     (0..length).map(|_| op(dice)).collect()
 }
 

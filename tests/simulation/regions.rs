@@ -238,6 +238,11 @@ impl World {
         }
     }
 
+    /// Whether a process is stopped.
+    pub(super) fn has_frozen(&self) -> bool {
+        !self.frozen.lock().expect("no panic").is_empty()
+    }
+
     /// Lets stopped processes go on.
     pub(super) fn thaw(&self) {
         for life in self.frozen.lock().expect("no panic").drain(..) {

@@ -18,9 +18,21 @@ use tokio_util::task::TaskTracker;
 const ROUNDS: u32 = 40;
 
 /// Mends everything and lets it come to rest. What does not is reported.
-pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker) -> Report {
+pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker, dice: &Dice) -> Report {
+    if world.has_frozen() {
+        // Who slept wakes up while others are at work on what it had begun.
+        for region in 0..REGIONS {
+            world.restart(region);
+        }
+        pass(world, 100).await;
+        for region in 0..REGIONS {
+            let world = world.clone();
+            clients.spawn(Box::pin(async move { world.sweep(region).await }));
+        }
+        tokio::time::sleep(Duration::from_millis(dice.below(2_500))).await;
+        world.thaw();
+    }
     heal(world);
-    world.thaw();
     for region in 0..REGIONS {
         world.tables.set_lost(region, false);
         world.at(region).life.end_at(u64::MAX);

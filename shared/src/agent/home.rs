@@ -130,3 +130,181 @@ impl AgentInvoker for HomeInvoker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::Memory;
+    use crate::agent::{RunOptions, TurnEvent};
+    use crate::clock::Timestamp;
+    use crate::error::StoreError;
+    use crate::id::{AgentId, PrincipalId};
+    use crate::message::MessageBody;
+    use crate::region::Reconciled;
+    use futures::{StreamExt, stream};
+    use std::sync::Mutex;
+
+    const LEASE: Duration = Duration::from_secs(90);
+
+    struct At(Timestamp);
+
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+
+    /// A region that knows one session, if that.
+    struct Known {
+        home: Mutex<Option<Home>>,
+        states: Vec<RegionState>,
+    }
+
+    #[async_trait]
+    impl Regions for Known {
+        async fn home(&self, _: &TenantId, _: &SessionKey) -> Result<Option<Home>, StoreError> {
+            Ok(self.home.lock().unwrap().clone())
+        }
+
+        async fn take_over(
+            &self,
+            _: &TenantId,
+            _: &SessionKey,
+            from: &Home,
+            now: Timestamp,
+        ) -> Result<Home, StoreError> {
+            let mut home = self.home.lock().unwrap();
+            assert_eq!(home.as_ref(), Some(from));
+            let taken = Home { region: RegionId::new("here"), epoch: from.epoch + 1, since: Some(now) };
+            *home = Some(taken.clone());
+            Ok(taken)
+        }
+
+        async fn states(&self) -> Result<Vec<RegionState>, StoreError> {
+            Ok(self.states.clone())
+        }
+
+        async fn set_in_service(&self, _: &RegionId, _: bool, _: Timestamp) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn beat(&self, _: Timestamp) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn reconcile(&self, _: Timestamp, _: usize) -> Result<Vec<Reconciled>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Keeps whether what it was asked may have run before; answers, or cannot be reached.
+    #[derive(Default)]
+    struct Invoker {
+        asked: Mutex<Vec<bool>>,
+        is_out_of_reach: bool,
+    }
+
+    #[async_trait]
+    impl AgentInvoker for Invoker {
+        async fn invoke(&self, request: RunRequest) -> Result<TurnStream, Error> {
+            self.asked.lock().unwrap().push(request.options.may_have_run);
+            if self.is_out_of_reach {
+                return Err(out_of_reach("no way".to_owned()));
+            }
+            Ok(stream::iter(Vec::<Result<TurnEvent, Error>>::new()).boxed())
+        }
+
+        async fn resume(&self, _: &TenantId, _: &TurnId) -> Result<TurnOutcome, Error> {
+            Err(Error::not_found("no such turn"))
+        }
+    }
+
+    struct Stage {
+        local: Arc<Invoker>,
+        other: Arc<Invoker>,
+        home: HomeInvoker,
+    }
+
+    /// A session at home in `at`, whose region was last heard of so many seconds ago.
+    fn stage(at: Option<&str>, silent_for: i64, change: impl Fn(&mut RegionState), reached: bool) -> Stage {
+        let now = Timestamp::from_millis(10_000_000);
+        let state = |name: &str, silent_for: i64| RegionState {
+            region: RegionId::new(name),
+            is_here: name == "here",
+            in_service: true,
+            beat_at: Some(Timestamp::from_millis(now.as_millis() - silent_for * 1_000)),
+        };
+        let mut states = vec![state("here", 0), state("there", silent_for)];
+        states.iter_mut().for_each(change);
+        let home = at.map(|at| Home { region: RegionId::new(at), epoch: 1, since: None });
+        let local = Arc::new(Invoker::default());
+        let other = Arc::new(Invoker { is_out_of_reach: !reached, ..Invoker::default() });
+        let home = HomeInvoker::new(HomeParts {
+            here: RegionId::new("here"),
+            regions: Arc::new(Known { home: Mutex::new(home), states }),
+            sessions: Arc::new(Memory::new()),
+            local: local.clone(),
+            elsewhere: BTreeMap::from([(RegionId::new("there"), other.clone() as Arc<dyn AgentInvoker>)]),
+            clock: Arc::new(At(now)),
+            lease: LEASE,
+        });
+        Stage { local, other, home }
+    }
+
+    impl Stage {
+        /// Who was asked, here and there, and what the caller heard.
+        async fn ask(&self, enqueued_at: Option<i64>) -> (Vec<bool>, Vec<bool>, Option<ErrorKind>) {
+            let enqueued_at = enqueued_at.map(Timestamp::from_millis);
+            let request = RunRequest {
+                turn: TurnId::new("t"),
+                tenant: TenantId::single(),
+                principal: PrincipalId::new("p"),
+                agent: AgentId::new("a"),
+                session: SessionKey::new("s"),
+                sticky: true,
+                idempotency: None,
+                input: vec![MessageBody::user_text("hello")],
+                options: RunOptions { enqueued_at, ..RunOptions::default() },
+            };
+            let heard = self.home.invoke(request).await.err().map(|error| error.kind);
+            (self.local.asked.lock().unwrap().clone(), self.other.asked.lock().unwrap().clone(), heard)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_goes_to_its_sessions_home_and_a_new_session_is_made_here() {
+        let asked = |at| async move { stage(at, 0, |_| {}, true).ask(None).await };
+        assert_eq!(asked(None).await, (vec![false], vec![], None));
+        assert_eq!(asked(Some("here")).await, (vec![false], vec![], None));
+        assert_eq!(asked(Some("there")).await, (vec![], vec![false], None));
+    }
+
+    #[tokio::test]
+    async fn a_home_that_cannot_be_reached_is_not_gone_and_the_turn_does_not_run_here() {
+        let asked = stage(Some("there"), 150, |_| {}, false).ask(None).await;
+        assert_eq!(asked, (vec![], vec![false], Some(ErrorKind::Unavailable)));
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_home_is_silent_for_a_lease_and_a_beat_or_out_of_service_is_taken_over() {
+        let silent = stage(Some("there"), 151, |_| {}, true).ask(None).await;
+        assert_eq!(silent, (vec![false], vec![], None));
+        let evacuate = |state: &mut RegionState| state.in_service = state.is_here;
+        let evacuated = stage(Some("there"), 0, evacuate, true).ask(None).await;
+        assert_eq!(evacuated, (vec![false], vec![], None));
+    }
+
+    #[tokio::test]
+    async fn a_region_out_of_service_takes_nothing_over() {
+        let all_out = |state: &mut RegionState| state.in_service = false;
+        let asked = stage(Some("there"), 0, all_out, true).ask(None).await;
+        assert_eq!(asked, (vec![], vec![], Some(ErrorKind::Unavailable)));
+    }
+
+    #[tokio::test]
+    async fn what_was_enqueued_before_the_session_moved_may_have_run() {
+        let moved = || stage(Some("there"), 151, |_| {}, true);
+        assert_eq!(moved().ask(Some(10_090_000)).await.0, [true]);
+        assert_eq!(moved().ask(Some(10_090_001)).await.0, [false]);
+    }
+}
