@@ -207,6 +207,8 @@ def cloud():
             env={
                 **server.variables(),
                 "AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint,
+                # It unpacks the functions there, and leaves them.
+                "TMPDIR": folder,
                 "BIND_HOST": "127.0.0.1",
                 "GATEWAY_PORT": endpoint.rsplit(":", 1)[1],
             },
