@@ -295,7 +295,8 @@ def the_functions_are_those_of_the_workspace(house):
         yield f"functions are {sorted(found)}"
     for name in found:
         metadata = house.templates["region"]["Resources"][found[name][0]].get("Metadata", {})
-        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
+        properties = {"Binary": name, "Flags": ["--config", "functions/lambda.toml"]}
+        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": properties}:
             yield f"{name} is built by {metadata}"
         if not (ROOT / f"functions/{name}/Cargo.toml").exists():
             yield f"there is no functions/{name}"
