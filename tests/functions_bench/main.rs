@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use clap::Parser;
 use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
-use harness::lambda::{Function, Part, Platform};
+use harness::lambda::Function;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::Write;
@@ -88,7 +88,7 @@ async fn measure(options: &Options) -> Result<()> {
     deployment.platform.deploy(HELLO, Function::new(text(&built[0].program)?));
     let mut rows = Vec::new();
     for built in &built {
-        rows.push(one(&deployment.platform, built, cold, warm).await?);
+        rows.push(one(&deployment, built, cold, warm).await?);
     }
     let chat = chat(&deployment, cold, warm).await?;
     let mut out = std::io::stdout().lock();
@@ -203,25 +203,29 @@ fn event(name: &str) -> Value {
     }
 }
 
-async fn one(platform: &Platform, built: &Built, cold: usize, warm: usize) -> Result<Figures> {
+async fn one(deployment: &Deployment, built: &Built, cold: usize, warm: usize) -> Result<Figures> {
+    let platform = &deployment.platform;
     let event: Bytes = event(built.name).to_string().into();
-    // All at once: each gets an instance of its own. One by one would meet a warm one.
-    let mut answers = Vec::new();
+    let ask = async || {
+        let answer = platform.answer(built.name, event.clone()).await;
+        answer.map_err(|(code, told)| format!("{} answers {code}: {told}", built.name))
+    };
+    let mut inits = Vec::new();
     for _ in 0..cold {
-        answers.push(platform.invoke(built.name, event.clone()).await.map_err(|_| "no instance")?);
-        let started = answers.len();
-        while platform.inits(built.name).len() < started {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        // Deployed anew: no instance is left.
+        if built.name == HELLO {
+            platform.deploy(HELLO, Function::new(text(&built.program)?));
+        } else {
+            deployment.change(built.name, |function| function);
         }
+        ask().await?;
+        inits.extend(platform.inits(built.name));
     }
-    for mut answer in answers {
-        while answer.recv().await.is_some_and(|part| part != Part::End) {}
-    }
-    let mut inits = millis(&platform.inits(built.name));
+    let mut inits = millis(&inits);
     let mut times = Vec::new();
     for _ in 0..warm {
         let started = Instant::now();
-        platform.answer(built.name, event.clone()).await.map_err(|(code, told)| format!("{code}: {told}"))?;
+        ask().await?;
         times.push(started.elapsed());
     }
     let mut times = millis(&times);
