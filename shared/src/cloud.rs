@@ -11,6 +11,7 @@ pub mod operator;
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;
 use crate::adapters::aws::sqs::SqsJobQueue;
+use crate::adapters::folder::FolderFiles;
 use crate::adapters::models;
 use crate::agent::AgentInvoker;
 use crate::agent::home::{HomeInvoker, HomeParts};
@@ -18,6 +19,7 @@ use crate::agent::runner::{Deadline, Runner, RunnerParts};
 use crate::app::{App, Lifecycle, Stores};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
+use crate::files::Files;
 use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
 use crate::metrics::Metrics;
@@ -164,7 +166,8 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let metrics = Arc::new(Metrics::new());
-    let tools = Arc::new(tools::builtin());
+    let files: Arc<dyn Files> = Arc::new(FolderFiles);
+    let tools = Arc::new(tools::builtin(&files));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
     let agents: Arc<dyn AgentInvoker> = match role {
