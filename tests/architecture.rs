@@ -85,7 +85,7 @@ const LAYERS: &[Layer] = &[
         name: "aws",
         modules: "adapters::aws adapters::aws::*",
         sees: "concepts",
-        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_sqs tokio tracing",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_s3 aws_sdk_sqs tokio tracing",
     },
     Layer {
         name: "onprem",
@@ -97,7 +97,7 @@ const LAYERS: &[Layer] = &[
         name: "cloud",
         modules: "cloud cloud::*",
         sees: "concepts metrics settings logs app turns models aws folder tools",
-        crates: "aws_config aws_sdk_dynamodb aws_sdk_sqs std::fs std::process tokio tokio_util tracing tracing_subscriber",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_s3 aws_sdk_sqs std::fs std::process tokio tokio_util tracing tracing_subscriber",
     },
 ];
 

@@ -47,6 +47,14 @@ macro_rules! on_files {
                 })*
             }
         }
+        mod s3 {
+            mod files {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::files::$case(&harness::files::Place::in_bucket().await.0).await;
+                })*
+            }
+        }
     };
 }
 

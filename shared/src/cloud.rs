@@ -10,6 +10,7 @@ pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;
+use crate::adapters::aws::s3::S3Files;
 use crate::adapters::aws::sqs::SqsJobQueue;
 use crate::adapters::folder::FolderFiles;
 use crate::adapters::models;
@@ -166,8 +167,7 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let metrics = Arc::new(Metrics::new());
-    let files: Arc<dyn Files> = Arc::new(FolderFiles);
-    let tools = Arc::new(tools::builtin(&files));
+    let tools = Arc::new(tools::builtin(&files(cloud, aws)));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
     let agents: Arc<dyn AgentInvoker> = match role {
@@ -218,6 +218,12 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let tenant = TenantId::single();
     let app = App { config, stores, agents, regions, tools, clock, ids, tenant, metrics, lifecycle };
     Ok(Cloud { app, work, queue, deadline })
+}
+
+/// The files of agents: what they write in the region's bucket, over the layer.
+fn files(cloud: &CloudConfig, aws: &SdkConfig) -> Arc<dyn Files> {
+    let config = aws_sdk_s3::config::Builder::from(aws).force_path_style(cloud.s3_endpoint.is_some()).build();
+    Arc::new(S3Files::new(config, &cloud.files_bucket, Arc::new(FolderFiles)))
 }
 
 /// Every storage port, and the queue among them.
