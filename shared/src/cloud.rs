@@ -10,7 +10,9 @@ pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;
+use crate::adapters::aws::s3::S3Files;
 use crate::adapters::aws::sqs::SqsJobQueue;
+use crate::adapters::folder::FolderFiles;
 use crate::adapters::models;
 use crate::agent::AgentInvoker;
 use crate::agent::home::{HomeInvoker, HomeParts};
@@ -18,6 +20,7 @@ use crate::agent::runner::{Deadline, Runner, RunnerParts};
 use crate::app::{App, Lifecycle, Stores};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
+use crate::files::Files;
 use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
 use crate::metrics::Metrics;
@@ -164,7 +167,7 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let metrics = Arc::new(Metrics::new());
-    let tools = Arc::new(tools::builtin());
+    let tools = Arc::new(tools::builtin(&files(cloud, aws)));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
     let agents: Arc<dyn AgentInvoker> = match role {
@@ -215,6 +218,12 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let tenant = TenantId::single();
     let app = App { config, stores, agents, regions, tools, clock, ids, tenant, metrics, lifecycle };
     Ok(Cloud { app, work, queue, deadline })
+}
+
+/// The files of agents: what they write in the region's bucket, over the layer.
+fn files(cloud: &CloudConfig, aws: &SdkConfig) -> Arc<dyn Files> {
+    let config = aws_sdk_s3::config::Builder::from(aws).force_path_style(cloud.s3_endpoint.is_some()).build();
+    Arc::new(S3Files::new(config, &cloud.files_bucket, Arc::new(FolderFiles)))
 }
 
 /// Every storage port, and the queue among them.

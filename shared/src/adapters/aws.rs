@@ -2,4 +2,5 @@
 
 pub mod dynamodb;
 pub mod lambda;
+pub mod s3;
 pub mod sqs;
