@@ -85,7 +85,7 @@ const LAYERS: &[Layer] = &[
         name: "aws",
         modules: "adapters::aws adapters::aws::*",
         sees: "concepts",
-        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_s3 aws_sdk_sqs tokio tracing",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_s3 aws_sdk_sqs aws_smithy_http_client tokio tracing",
     },
     Layer {
         name: "onprem",

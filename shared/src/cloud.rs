@@ -12,6 +12,7 @@ use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, H
 use crate::adapters::aws::lambda::LambdaInvoker;
 use crate::adapters::aws::s3::S3Files;
 use crate::adapters::aws::sqs::SqsJobQueue;
+use crate::adapters::aws::start::function_config;
 use crate::adapters::folder::FolderFiles;
 use crate::adapters::models;
 use crate::agent::AgentInvoker;
@@ -26,7 +27,7 @@ use crate::logs::{JsonLines, report_panics};
 use crate::metrics::Metrics;
 use crate::region::Regions;
 use crate::tools;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::SdkConfig;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -91,8 +92,12 @@ pub async fn start(role: Role, env: Env<'_>) -> Option<Cloud> {
     let (cloud, config) = read(role, env, &mut problems);
     let wired = match (cloud, config) {
         (Some(cloud), Some(config)) if problems.is_empty() => {
-            let aws = aws_config::defaults(BehaviorVersion::latest()).load().await;
-            wire(role, &cloud, config, &aws).map_err(|problem| problems.add("", problem)).ok()
+            let host_roots = env("SSL_CERT_FILE").is_some();
+            let wired = match function_config(&cloud.region, host_roots).await {
+                Ok(aws) => wire(role, &cloud, config, &aws),
+                Err(problem) => Err(problem),
+            };
+            wired.map_err(|problem| problems.add("", problem)).ok()
         }
         _ => None,
     };

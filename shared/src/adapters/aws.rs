@@ -4,3 +4,4 @@ pub mod dynamodb;
 pub mod lambda;
 pub mod s3;
 pub mod sqs;
+pub mod start;
