@@ -6,6 +6,7 @@
 //! ([`Cloud::until`]).
 
 pub mod batch;
+pub mod emf;
 pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
@@ -20,10 +21,11 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
 use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Sink};
 use crate::region::Regions;
 use crate::tools;
 use aws_config::{BehaviorVersion, SdkConfig};
+use emf::EmfSink;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -163,7 +165,11 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let config = Arc::new(config);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-    let metrics = Arc::new(Metrics::new());
+    let sink = cloud
+        .metrics_namespace
+        .as_deref()
+        .map(|namespace| Arc::new(EmfSink::new(namespace, Arc::clone(&clock))) as Arc<dyn Sink>);
+    let metrics = Arc::new(Metrics::telling(sink));
     let tools = Arc::new(tools::builtin());
     let work = TaskTracker::new();
     let deadline = Deadline::default();

@@ -66,6 +66,7 @@ class Deploy(unittest.TestCase):
                 "REEF_LOCAL_TABLE": "reef-dev-local",
                 "REEF_QUEUE_URL": outputs["JobQueueUrl"],
                 "REEF_AGENT_FUNCTION": "reef-dev-agent-invoke:live",
+                "REEF_METRICS_NAMESPACE": "Reef/dev",
             },
         )
 

@@ -51,6 +51,7 @@ async fn open(environment: &str) -> Result<(Stores, DynamoStores), String> {
         agent_function: format!("reef-{environment}-agent-invoke:live"),
         regions: vec![region.clone()],
         region,
+        metrics_namespace: None,
         settings: PathBuf::new(),
         demo: false,
     };
