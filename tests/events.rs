@@ -138,4 +138,7 @@ async fn the_worker_answers_its_recorded_events() {
     assert_eq!(good, Some((JobState::Done, None)), "{}", deployment.unusual());
     let reason = "invalid: Unknown agent 'nobody'.".to_owned();
     assert_eq!(state("01EVENTSPOISON").await.expect("the job"), Some((JobState::Dead, Some(reason))));
+    assert_eq!(deployment.metric(QUEUE_WORKER, "DeadJobs").await, [1.0]);
+    assert_eq!(deployment.metric(QUEUE_WORKER, "Turns").await, [1.0]);
+    assert_eq!(deployment.metric(QUEUE_WORKER, "TurnErrors").await, [0.0; 0]);
 }

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use harness::app::TestApp;
 use harness::client::Client;
 use harness::clients::{self, Target};
-use harness::cloud::{AGENT_INVOKE, Deployment, Programs, QUEUE_WORKER};
+use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
 use harness::lambda::front::Front;
 use harness::lambda::{Part as Piece, in_region};
 use harness::vendor::{Gate, Step, Stream, Vendor};
@@ -183,6 +183,39 @@ async fn a_turn_that_does_not_end_within_its_invocation_goes_on_in_the_next() {
     let told = deployment.platform.logs(AGENT_INVOKE).join("\n");
     assert!(told.contains("a turn was left unfinished"), "{told}");
     assert!(!told.contains("timed out"), "{told}");
+    assert_eq!(deployment.metric(AGENT_INVOKE, "TurnErrors").await, [1.0]);
+    assert_eq!(deployment.metric(AGENT_INVOKE, "Turns").await, [1.0]);
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_half_way_is_counted_though_its_answer_has_long_said_200() {
+    let vendor = Vendor::start().await;
+    vendor.answer(Stream::text("one ").then(Step::Cut));
+    let deployment = Deployment::start(PROGRAMS, &asking(&vendor)).await;
+    let token = deployment.admin().await;
+    let mut answer = Streamed::ask(&deployment, &token, "count").await;
+    answer.until("data: [DONE]").await;
+    assert!(answer.heard.contains(r#""code":"upstream""#), "{}", answer.heard);
+    assert_eq!(deployment.metric(AGENT_INVOKE, "TurnErrors").await, [1.0]);
+    assert_eq!(deployment.metric(AGENT_INVOKE, "Turns").await, [1.0]);
+}
+
+#[tokio::test]
+async fn the_time_to_the_first_byte_is_reported_once_for_each_answer_that_is_no_health_check() {
+    let (vendor, gate) = (Vendor::start().await, Gate::new());
+    vendor.answer(Stream::text("one ").then(Step::Hold(gate.clone())).then_text("two"));
+    let deployment = Deployment::start(PROGRAMS, &asking(&vendor)).await;
+    let token = deployment.admin().await;
+    let client = Client::new(deployment.front.url(), &token);
+    for path in ["/health", "/readyz", "/v1/models"] {
+        assert_eq!(client.get(path).await.expect("an answer").status, StatusCode::OK);
+    }
+    // The stream's last byte comes when the gate opens, its first one well before.
+    let mut answer = Streamed::ask(&deployment, &token, "count").await;
+    answer.until("one ").await;
+    let before_the_end = deployment.metric(GATEWAY, "FirstByte").await;
+    assert_eq!(before_the_end.len(), 2);
+    assert!(before_the_end.iter().all(|millis| (0.0..30_000.0).contains(millis)), "{before_the_end:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! ([`Cloud::until`]).
 
 pub mod batch;
+pub mod emf;
 pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
@@ -24,10 +25,11 @@ use crate::config::{CloudConfig, Config, Env, Problems};
 use crate::files::Files;
 use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Sink};
 use crate::region::Regions;
 use crate::tools;
 use aws_config::SdkConfig;
+use emf::EmfSink;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,8 +94,7 @@ pub async fn start(role: Role, env: Env<'_>) -> Option<Cloud> {
     let (cloud, config) = read(role, env, &mut problems);
     let wired = match (cloud, config) {
         (Some(cloud), Some(config)) if problems.is_empty() => {
-            let host_roots = env("SSL_CERT_FILE").is_some();
-            let wired = match function_config(&cloud.region, host_roots).await {
+            let wired = match function_config(&cloud.region, cloud.host_roots).await {
                 Ok(aws) => wire(role, &cloud, config, &aws),
                 Err(problem) => Err(problem),
             };
@@ -171,7 +172,11 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let config = Arc::new(config);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-    let metrics = Arc::new(Metrics::new());
+    let sink = cloud
+        .metrics_namespace
+        .as_deref()
+        .map(|namespace| Arc::new(EmfSink::new(namespace, Arc::clone(&clock))) as Arc<dyn Sink>);
+    let metrics = Arc::new(Metrics::telling(sink));
     let tools = Arc::new(tools::builtin(&files(cloud, aws)));
     let work = TaskTracker::new();
     let deadline = Deadline::default();

@@ -3,6 +3,8 @@
 //! The two request metrics are the guide's; the others carry OpenClaw's names and labels, so that its dashboards work
 //! on them. Nothing here is process-wide: a process may hold several [`Metrics`], as tests do.
 //!
+//! Where nobody scrapes, a platform hears of the few things it sounds alarms about as they happen, by a [`Sink`].
+//!
 //! Label values that come from outside (a channel's name, a model's) are bounded: after [`MAX_LABEL_VALUES`] different
 //! ones per label, further ones count as `other`.
 
@@ -12,7 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Most different values of one label; a site has some tens of models, agents and tools.
@@ -40,8 +42,28 @@ pub struct RunLabels<'a> {
     pub trigger: &'a str,
 }
 
+/// What a platform is told as it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measured {
+    /// The first byte of an answer went out, so long after its request's head came in.
+    FirstByte(Duration),
+    /// A turn ended, well or not.
+    Turn,
+    /// A turn failed, or was left unfinished.
+    TurnError,
+    /// A job was given up.
+    DeadJob,
+}
+
+/// Who is told. Does not block: requests and turns wait for it.
+pub trait Sink: Send + Sync {
+    /// This happened now.
+    fn tell(&self, measured: Measured);
+}
+
 /// Counts and times. Cheap to record, rendered on demand.
 pub struct Metrics {
+    sink: Option<Arc<dyn Sink>>,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     seen: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
@@ -61,14 +83,24 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// With every count at zero.
+    /// With every count at zero, and nobody to tell.
     pub fn new() -> Self {
+        Self::telling(None)
+    }
+
+    /// With every count at zero; the sink, if there is one, is told from now on.
+    pub fn telling(sink: Option<Arc<dyn Sink>>) -> Self {
         let recorder = builder().build_recorder();
         let handle = recorder.handle();
         let metrics =
-            Self { recorder, handle, seen: Mutex::new(BTreeMap::new()), since_fold: AtomicU32::new(0) };
+            Self { sink, recorder, handle, seen: Mutex::new(BTreeMap::new()), since_fold: AtomicU32::new(0) };
         metrics.describe();
         metrics
+    }
+
+    /// The first byte of an HTTP request's answer went out, `took` after the request's head came in.
+    pub fn first_byte(&self, took: Duration) {
+        self.tell(Measured::FirstByte(took));
     }
 
     /// An HTTP request was answered; `took` runs to the end of the answer's body.
@@ -90,6 +122,20 @@ impl Metrics {
         };
         self.counter("openclaw_run_completed_total", labels()).increment(1);
         self.observe("openclaw_run_duration_seconds", labels(), took);
+        self.tell(Measured::Turn);
+        if outcome == "failed" {
+            self.tell(Measured::TurnError);
+        }
+    }
+
+    /// A turn stopped without an end of its own: it is resumed later, or could not be run at all.
+    pub fn run_broken_off(&self) {
+        self.tell(Measured::TurnError);
+    }
+
+    /// A job was given up.
+    pub fn job_dead(&self) {
+        self.tell(Measured::DeadJob);
     }
 
     /// A model was called. `outcome`: `completed` or `error`.
@@ -164,6 +210,12 @@ impl Metrics {
             self.gauge("openclaw_memory_rss_bytes", Vec::new()).set(bytes as f64);
         }
         self.handle.render()
+    }
+
+    fn tell(&self, measured: Measured) {
+        if let Some(sink) = &self.sink {
+            sink.tell(measured);
+        }
     }
 
     fn lane(&self, lane: &'static str) -> Gauge {

@@ -148,6 +148,9 @@ pub async fn handle(app: &App, delivery: &Delivery) -> bool {
         outcome = word,
         reason,
         attempt = delivery.job.attempts }, "job ended");
+    if matches!(outcome, Outcome::Dead { .. }) {
+        app.metrics.job_dead();
+    }
     match app.stores.jobs.settle(&delivery.receipt, &outcome, app.clock.now()).await {
         // Whoever has it now settles it.
         Ok(()) | Err(StoreError::Fenced) => true,

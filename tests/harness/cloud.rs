@@ -24,6 +24,9 @@ use tempfile::TempDir;
 /// The region in which the emulated platform says that it is.
 const REGION: &str = "eu-central-1";
 
+/// Where the functions' metrics are kept.
+const NAMESPACE: &str = "Reef/test";
+
 /// The functions' names, as the stack names them.
 pub const GATEWAY: &str = "gateway";
 /// Runs turns.
@@ -104,6 +107,7 @@ impl Deployment {
                 .env("REEF_FILES_BUCKET", &files_of(region))
                 .env("REEF_AGENT_FUNCTION", "agent-invoke:live")
                 .env("REEF_REGIONS", &regions.join(","))
+                .env("REEF_METRICS_NAMESPACE", NAMESPACE)
                 .env("AWS_ENDPOINT_URL_DYNAMODB", dynamo.endpoint())
                 .env("AWS_ENDPOINT_URL_LAMBDA", platform.url())
                 .env("AWS_ENDPOINT_URL_S3", sqs.endpoint())
@@ -175,6 +179,17 @@ impl Deployment {
     /// A token for everything, without a limit that matters.
     pub async fn admin(&self) -> String {
         self.token(&[Scope::Admin], Limit { per_second: 100_000.0, burst: 100_000 }).await
+    }
+
+    /// The values of one metric that a function has reported, as AWS would read them from its log. Ends its instances.
+    pub async fn metric(&self, function: &str, name: &str) -> Vec<f64> {
+        let lines = self.platform.last_words(function).await;
+        let documents = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let reported = documents.filter(|document| {
+            let told = &document["_aws"]["CloudWatchMetrics"][0];
+            told["Namespace"] == NAMESPACE && told["Metrics"][0]["Name"] == name
+        });
+        reported.map(|document| document[name].as_f64().expect("a number")).collect()
     }
 
     /// What the functions have said that is out of the ordinary.

@@ -108,8 +108,16 @@ struct Pool {
     function: Function,
     idle: Vec<Arc<Instance>>,
     all: Vec<Arc<Instance>>,
+    record: Record,
+}
+
+/// What is known of a function's instances, those that are gone included.
+#[derive(Clone, Default)]
+struct Record {
     logs: Arc<Mutex<Vec<String>>>,
     inits: Arc<Mutex<Vec<Duration>>>,
+    /// Whoever reads what an instance says, until it has nothing more to say.
+    readers: TaskTracker,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,8 +144,7 @@ impl Platform {
 
     /// Adds a function, or replaces it; its instances end.
     pub fn deploy(&self, name: &str, function: Function) {
-        let pool =
-            Pool { function, idle: Vec::new(), all: Vec::new(), logs: Arc::default(), inits: Arc::default() };
+        let pool = Pool { function, idle: Vec::new(), all: Vec::new(), record: Record::default() };
         let before = lock(&self.shared.pools).insert(name.to_owned(), pool);
         before.into_iter().flat_map(|pool| pool.all).for_each(|instance| instance.end());
     }
@@ -187,13 +194,22 @@ impl Platform {
 
     /// What the instances of a function have said, line by line.
     pub fn logs(&self, name: &str) -> Vec<String> {
-        let logs = Arc::clone(&lock(&self.shared.pools)[name].logs);
+        let logs = Arc::clone(&lock(&self.shared.pools)[name].record.logs);
         lock(&logs).clone()
+    }
+
+    /// All that the instances of a function have said, to the last line: they are killed.
+    pub async fn last_words(&self, name: &str) -> Vec<String> {
+        self.kill(name);
+        let readers = lock(&self.shared.pools)[name].record.readers.clone();
+        readers.close();
+        readers.wait().await;
+        self.logs(name)
     }
 
     /// From each instance's start to its asking for the first event.
     pub fn inits(&self, name: &str) -> Vec<Duration> {
-        let inits = Arc::clone(&lock(&self.shared.pools)[name].inits);
+        let inits = Arc::clone(&lock(&self.shared.pools)[name].record.inits);
         lock(&inits).clone()
     }
 
@@ -224,15 +240,12 @@ impl Shared {
             if idle.is_none() && pool.all.len() >= pool.function.concurrency {
                 return Err(NotTaken::Throttled);
             }
-            (
-                idle.ok_or_else(|| (pool.function.clone(), Arc::clone(&pool.logs), Arc::clone(&pool.inits))),
-                pool.function.timeout,
-            )
+            (idle.ok_or_else(|| (pool.function.clone(), pool.record.clone())), pool.function.timeout)
         };
         let instance = match taken {
             Ok(instance) => instance,
-            Err((function, logs, inits)) => {
-                let instance = Instance::start(Arc::clone(self), name, &function, logs, inits).await;
+            Err((function, record)) => {
+                let instance = Instance::start(Arc::clone(self), name, &function, record).await;
                 if let Some(pool) = lock(&self.pools).get_mut(name) {
                     pool.all.push(Arc::clone(&instance));
                 }

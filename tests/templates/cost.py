@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from expand import NAMES, REGIONS, Resolver, expand, source
+from house import reported
 
 PRICES = tomllib.loads((Path(__file__).parent / "prices.toml").read_text())
 
@@ -33,7 +34,7 @@ ASSUMED = {
     "turn_core_write_units": 15,
     "turn_local_write_units": 1,
     "turn_read_units": 12,
-    "turn_log_bytes": 4_000,
+    "turn_log_bytes": 4_500,
 }
 
 # Costs nothing by being there. Anything that is in neither list has no price yet, and is refused.
@@ -63,7 +64,6 @@ FREE = {
     "AWS::Lambda::Permission",
     "AWS::Lambda::Version",
     "AWS::Logs::LogGroup",
-    "AWS::Logs::MetricFilter",
     "AWS::Route53::RecordSet",
     "AWS::S3::Bucket",
     "AWS::S3::BucketPolicy",
@@ -189,14 +189,6 @@ def turns(parameters, region, regions, count=1000):
     return bill
 
 
-def custom_metrics(parameters, region):
-    """Metrics that are read from the logs; billed in months in which they get data."""
-    given = parameters.get("region", {})
-    resolver = Resolver(expand(source("region"), given, region), given, region)
-    filters = resolver.resources("AWS::Logs::MetricFilter").values()
-    return len({one["Properties"]["MetricTransformations"][0]["MetricName"] for one in filters})
-
-
 def report(parameters, regions, edge):
     bill = idle(parameters, regions, edge)
     off = bill.allowances()
@@ -212,7 +204,7 @@ def report(parameters, regions, edge):
         of_turns = turns(parameters, region, regions)
         parts = ", ".join(f"{line} {amount:.3f}" for line, amount in of_turns.lines.most_common())
         yield f"  {region:16} {of_turns.total():6.3f}  ({parts})"
-    metrics = sum(custom_metrics(parameters, region) for region in regions)
+    metrics = len(reported()) * len(regions)
     price = PRICES["everywhere"]["custom_metric"]
     yield f"In months with requests also up to {metrics} metrics of our own: {metrics * price:.2f} (ten are free in an account)."
 

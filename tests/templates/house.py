@@ -89,6 +89,12 @@ def alarm_dimensions(alarm):
     ]
 
 
+def reported():
+    """Names of the metrics that the functions write."""
+    text = (ROOT / "shared/src/cloud/emf.rs").read_text()
+    return set(re.findall(r'\("(\w+)", "(?:Count|Milliseconds)", ', text))
+
+
 def schema():
     """Keys, indexes and expiry of the tables as the stores know them."""
     text = SCHEMA.read_text()

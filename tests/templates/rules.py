@@ -4,7 +4,7 @@ import json
 import re
 
 from expand import NAMES, REGIONS, ROOT, Resolver
-from house import EVERYTHING, alarm_dimensions, listed, overrides, schema, statements
+from house import EVERYTHING, alarm_dimensions, listed, overrides, reported, schema, statements
 
 RULES = []
 
@@ -176,23 +176,6 @@ def every_route_streams(house):
                     yield f"{method} {path} does not call the gateway's alias"
                 if integration.get("timeoutInMillis") != 900_000:
                     yield f"{method} {path} is cut off after {integration.get('timeoutInMillis')} ms"
-
-
-@rule
-def the_access_log_has_the_fields_that_the_metric_reads(house):
-    (stage,) = house.resources("region", "AWS::ApiGateway::Stage").values()
-    words = stage["Properties"]["AccessLogSetting"]["Format"].split()
-    (metric,) = [
-        one["Properties"]
-        for one in house.resources("region", "AWS::Logs::MetricFilter").values()
-        if one["Properties"]["FilterPattern"].startswith("[")
-    ]
-    fields = [one.split()[0] for one in metric["FilterPattern"].strip("[]").split(", ")]
-    if len(words) != len(fields):
-        yield f"{len(words)} words a line, but {len(fields)} fields"
-    read = metric["MetricTransformations"][0]["MetricValue"].removeprefix("$")
-    if "$context.integration.timeToFirstContent" != words[fields.index(read)]:
-        yield f"the metric reads {words[fields.index(read)]}"
 
 
 @rule
@@ -398,12 +381,13 @@ def a_function_logs_json_to_a_group_of_the_stack(house):
 
 
 @rule
-def a_metric_waits_for_a_message_that_is_logged(house):
-    code = "".join(path.read_text() for path in (ROOT / "shared/src").rglob("*.rs"))
-    for key, one in house.resources("region", "AWS::Logs::MetricFilter").items():
-        for message in re.findall(r'\$\.message = "([^"]+)"', one["Properties"]["FilterPattern"]):
-            if f'"{message.rstrip("*")}' not in code:
-                yield f"{key} waits for {message!r}"
+def no_line_with_a_metric_is_left_out(house):
+    for key, one in house.resources("region", "AWS::Lambda::Function").items():
+        level = one["Properties"].get("LoggingConfig", {}).get("ApplicationLogLevel", "INFO")
+        if level not in ("TRACE", "DEBUG", "INFO"):
+            yield f"{key} logs from {level} on, but its metrics are lines of the level INFO"
+    for key in house.resources("region", "AWS::Logs::MetricFilter"):
+        yield f"{key} counts lines, but the functions write their metrics themselves"
 
 
 # --- Queues ----------------------------------------------------------------------------------------------------------
@@ -511,6 +495,12 @@ def every_alarm_tells_somebody(house):
             yield f"{name}: {key} tells {'twice' if summed_up else 'nobody'}"
 
 
+def own_metrics(house):
+    """(namespace, name) of the metrics that every function would write."""
+    told = {one["Environment"]["Variables"].get("REEF_METRICS_NAMESPACE") for _, one in functions(house).values()}
+    return {(namespace, name) for namespace in told for name in reported()} if len(told) == 1 else set()
+
+
 @rule
 def an_alarm_watches_what_the_stack_has(house):
     names = set()
@@ -523,17 +513,13 @@ def an_alarm_watches_what_the_stack_has(house):
                 names.add(f"{function['Properties']['FunctionName']}:{one['Properties']['Name']}")
             if one["Type"] == "AWS::ApiGateway::Stage":
                 names.add(one["Properties"]["StageName"])
-    ours = {
-        (each["MetricNamespace"], each["MetricName"])
-        for one in house.resources("region", "AWS::Logs::MetricFilter").values()
-        for each in one["Properties"]["MetricTransformations"]
-    }
+    ours = own_metrics(house)
     for name, key, one in house.everywhere("AWS::CloudWatch::Alarm"):
         for namespace, metric, dimensions in alarm_dimensions(one):
             for dimension, value in dimensions.items():
                 if value not in names:
                     yield f"{name}: {key} watches {dimension} {value}"
-            if namespace.startswith("Reef/") and (namespace, metric) not in ours:
+            if not namespace.startswith("AWS/") and (namespace, metric) not in ours:
                 yield f"{name}: {key} watches {namespace} {metric}, which nobody writes"
 
 
@@ -542,6 +528,19 @@ def a_dashboard_is_json(house):
     for _, key, one in house.everywhere("AWS::CloudWatch::Dashboard"):
         if len(json.loads(one["Properties"]["DashboardBody"])["widgets"]) != 6:
             yield f"{key} has lost a part"
+
+
+@rule
+def a_dashboard_shows_what_is_written(house):
+    ours = own_metrics(house)
+    for _, key, one in house.everywhere("AWS::CloudWatch::Dashboard"):
+        widgets = json.loads(one["Properties"]["DashboardBody"])["widgets"]
+        shown = [metric[:2] for widget in widgets for metric in widget["properties"]["metrics"]]
+        shown = {tuple(one) for one in shown if isinstance(one[0], str) and not one[0].startswith("AWS/")}
+        for missing in sorted(ours - shown):
+            yield f"{key} does not show {missing}"
+        for unknown in sorted(shown - ours):
+            yield f"{key} shows {unknown}, which nobody writes"
 
 
 # --- Data and regions ------------------------------------------------------------------------------------------------

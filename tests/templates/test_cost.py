@@ -62,6 +62,11 @@ class Cost(unittest.TestCase):
         self.assertEqual(names[0], names[1])
         self.assertEqual(names[0], names[2])
 
+    def test_metrics_of_our_own_cost_nothing_in_two_regions(self):
+        # They have no dimensions: a metric for each name and region.
+        self.assertEqual(cost.reported(), {"FirstByte", "Turns", "TurnErrors", "DeadJobs"})
+        self.assertLessEqual(len(cost.reported()) * len(TWO), cost.PRICES["free"]["custom_metrics"])
+
     def test_the_report_adds_up(self):
         lines = list(cost.report({}, TWO, edge=False))
         self.assertEqual(lines[0], "A month without requests, us-east-1 and eu-central-1, US dollars:")

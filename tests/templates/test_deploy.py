@@ -67,6 +67,7 @@ class Deploy(unittest.TestCase):
                 "REEF_QUEUE_URL": outputs["JobQueueUrl"],
                 "REEF_FILES_BUCKET": outputs["FilesBucketName"],
                 "REEF_AGENT_FUNCTION": "reef-dev-agent-invoke:live",
+                "REEF_METRICS_NAMESPACE": "Reef/dev",
             },
         )
 

@@ -112,6 +112,13 @@ def variables(house):
     return house.templates["region"]["Globals"]["Function"]["Environment"]["Variables"]
 
 
+def metric_filter(house):
+    house.templates["region"]["Resources"]["TurnsMetric"] = {
+        "Type": "AWS::Logs::MetricFilter",
+        "Properties": {"LogGroupName": {"Ref": "AgentInvokeLogs"}, "FilterPattern": "turn ended"},
+    }
+
+
 def remove_event(key, name):
     return lambda house: house.properties("region", key)["Events"].pop(name)
 
@@ -144,10 +151,6 @@ BROKEN = {
         drop("region", "GatewayFunction", "Events.Everything.Properties.ResponseTransferMode"),
         drop("region", "GatewayFunction", "Events.Root.Properties.TimeoutInMillis"),
         buffered_route,
-    ],
-    "the_access_log_has_the_fields_that_the_metric_reads": [
-        put("region", "FirstByteMetric", "FilterPattern", "[request, ip, method, path, status, first >= 0, took]"),
-        put("region", "FirstByteMetric", "MetricTransformations.0.MetricValue", "$took"),
     ],
     "the_edge_is_strict_and_never_chooses_a_region": [
         second_origin,
@@ -218,8 +221,9 @@ BROKEN = {
         drop("region", "AgentInvokeFunction", "LoggingConfig"),
         put("region", "AgentInvokeFunction", "LoggingConfig.LogFormat", "Text"),
     ],
-    "a_metric_waits_for_a_message_that_is_logged": [
-        put("region", "DeadJobsMetric", "FilterPattern", '{ $.message = "job is over" }')
+    "no_line_with_a_metric_is_left_out": [
+        put("region", "AgentInvokeFunction", "LoggingConfig.ApplicationLogLevel", "WARN"),
+        metric_filter,
     ],
     "every_queue_has_a_dead_letter_queue": [
         drop("region", "JobQueue", "RedrivePolicy"),
@@ -251,9 +255,14 @@ BROKEN = {
     "an_alarm_watches_what_the_stack_has": [
         put("region", "HighErrorRateAlarm", "Dimensions.0.Value", "reef"),
         put("region", "TurnErrorsAlarm", "MetricName", "TurnError"),
+        put("region", "TurnErrorsAlarm", "Namespace", "Reef"),
         put("region", "GatewayErrorsAlarm", "Dimensions.1.Value", "reef-dev-gateway:prod"),
     ],
     "a_dashboard_is_json": [put("region", "RegionDashboard", "DashboardBody", '{"widgets": []}')],
+    "a_dashboard_shows_what_is_written": [
+        lambda house: variables(house).update(REEF_METRICS_NAMESPACE="Reef"),
+        put("region", "RegionDashboard", "DashboardBody", '{"widgets": []}'),
+    ],
     "the_global_table_is_eventual_recoverable_and_protected": [
         put("global", "CoreTable", "MultiRegionConsistency", "STRONG"),
         put("global", "CoreTable", "Replicas.1.DeletionProtectionEnabled", False),

@@ -137,6 +137,7 @@ impl TurnRun {
     ) -> Result<TurnOutcome, Error> {
         let outcome = TurnOutcome::Failed(Failure::from(&error));
         let last = Step { messages: vec![MessageBody::assistant_text(FAILED_NOTE)], audit: Vec::new() };
+        shared.parts.metrics.run_broken_off();
         shared.parts.sessions.commit(lease, &last, &outcome, shared.now()).await?;
         Ok(outcome)
     }
@@ -174,6 +175,7 @@ impl TurnRun {
                     session.key = %self.lease.session,
                     error = %error,
                     cause = error.cause() }, "a turn was left unfinished; it is resumed when its lease has run out");
+                self.shared.parts.metrics.run_broken_off();
                 self.tell(Err(Failure::from(&error).into()));
                 Err(error)
             }
@@ -249,6 +251,7 @@ impl TurnRun {
             tracing::error!(target: "error", { turn.id = %self.lease.turn,
                 error = %error,
                 cause = error.cause() }, "a turn's end could not be stored; it is resumed when its lease has run out");
+            self.shared.parts.metrics.run_broken_off();
             self.tell(Err(Failure::from(&error).into()));
             return Err(error);
         }

@@ -50,10 +50,12 @@ async fn open(environment: &str) -> Result<(Stores, DynamoStores), String> {
         // The commands touch no files of agents.
         files_bucket: String::new(),
         s3_endpoint: None,
+        host_roots: true,
         queue_url: found.queue_url.unwrap_or_default(),
         agent_function: format!("reef-{environment}-agent-invoke:live"),
         regions: vec![region.clone()],
         region,
+        metrics_namespace: None,
         settings: PathBuf::new(),
         demo: false,
     };

@@ -8,7 +8,7 @@ const MAX_REGIONS: usize = 16;
 
 /// The environment variables that a function reads for itself, apart from those that the settings file names. The stack sets
 /// those without a default: tables, queue, bucket and function.
-pub const VARIABLES: [&str; 10] = [
+pub const VARIABLES: [&str; 11] = [
     "REEF_CORE_TABLE",
     "REEF_LOCAL_TABLE",
     "REEF_QUEUE_URL",
@@ -16,6 +16,7 @@ pub const VARIABLES: [&str; 10] = [
     "REEF_AGENT_FUNCTION",
     "REEF_REGION",
     "REEF_REGIONS",
+    "REEF_METRICS_NAMESPACE",
     "REEF_CONFIG",
     "REEF_DEMO",
     "REEF_LOG",
@@ -41,8 +42,12 @@ pub struct CloudConfig {
     pub files_bucket: String,
     /// Where S3 answers if it is not AWS's own: an emulator, which knows no host of a bucket's name.
     pub s3_endpoint: Option<String>,
+    /// Trust whom the host trusts (`SSL_CERT_FILE` is set), and not Amazon's authorities alone.
+    pub host_roots: bool,
     /// The function that runs turns, with its alias if it has one: `name` or `name:alias`, the same in every region.
     pub agent_function: String,
+    /// Under which name the function's metrics are kept, e.g. `Reef/prod`; without one it reports none.
+    pub metrics_namespace: Option<String>,
     /// `openclaw.json`.
     pub settings: PathBuf,
     /// Puts every agent on the demo model.
@@ -71,6 +76,7 @@ impl CloudConfig {
         let files_bucket = needed("REEF_FILES_BUCKET");
         let agent_function = needed("REEF_AGENT_FUNCTION");
         let s3_endpoint = given("AWS_ENDPOINT_URL_S3").or_else(|| given("AWS_ENDPOINT_URL"));
+        let host_roots = given("SSL_CERT_FILE").is_some();
         if !queue_url.is_empty() && !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
             problems.add(
                 "REEF_QUEUE_URL",
@@ -96,6 +102,13 @@ impl CloudConfig {
                 format!("does not hold this function's own region {region}; add it at the end"),
             );
         }
+        let metrics_namespace = given("REEF_METRICS_NAMESPACE");
+        if metrics_namespace.as_deref().is_some_and(|name| !is_namespace(name)) {
+            problems.add(
+                "REEF_METRICS_NAMESPACE",
+                "must be 1 to 255 letters, digits and `.-_/#`, and not begin with `AWS/`, e.g. \"Reef/prod\"",
+            );
+        }
         let settings = given("REEF_CONFIG").map_or_else(|| PathBuf::from(SETTINGS), PathBuf::from);
         let demo =
             given("REEF_DEMO").is_some_and(|value| !matches!(value.as_str(), "0" | "false" | "no" | "off"));
@@ -108,7 +121,9 @@ impl CloudConfig {
                 queue_url,
                 files_bucket,
                 s3_endpoint,
+                host_roots,
                 agent_function,
+                metrics_namespace,
                 settings,
                 demo,
             })
@@ -126,6 +141,12 @@ impl CloudConfig {
             .find_map(|(name, place)| (*name == self.region).then_some(place))
             .unwrap_or(0)
     }
+}
+
+/// Whether `CloudWatch` would keep metrics under this name. It drops others without a word.
+fn is_namespace(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_/#".contains(&byte);
+    name.len() <= 255 && name.bytes().all(plain) && !name.starts_with("AWS/")
 }
 
 #[cfg(test)]
@@ -162,7 +183,9 @@ mod tests {
             queue_url: "https://sqs.eu-central-1.amazonaws.com/1/reef-jobs".to_owned(),
             files_bucket: "reef-files".to_owned(),
             s3_endpoint: None,
+            host_roots: false,
             agent_function: "reef-agent-invoke:live".to_owned(),
+            metrics_namespace: None,
             settings: PathBuf::from("/opt/openclaw.json"),
             demo: false,
         };
@@ -206,6 +229,15 @@ mod tests {
         for list in ["eu-central-1,eu-central-1", "eu-central-1,", many.as_str()] {
             let variables = [&[("REEF_REGIONS", list)][..], &STACK].concat();
             assert!(read(&variables).unwrap_err().starts_with("REEF_REGIONS: must be 1 to 16"), "{list}");
+        }
+    }
+    #[test]
+    fn metrics_are_kept_under_a_name_that_cloudwatch_takes() {
+        let config = read(&with(&[("REEF_METRICS_NAMESPACE", "Reef/prod")])).unwrap();
+        assert_eq!(config.metrics_namespace.as_deref(), Some("Reef/prod"));
+        for name in ["AWS/Lambda", "Reef prod", "Rëef", &"r".repeat(256)] {
+            let variables = [&[("REEF_METRICS_NAMESPACE", name)][..], &STACK].concat();
+            assert!(read(&variables).unwrap_err().starts_with("REEF_METRICS_NAMESPACE: must be"), "{name}");
         }
     }
 }

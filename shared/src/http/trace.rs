@@ -1,4 +1,5 @@
-//! Follows a request from its head to the end of its answer: its id, one line in the access log, one count.
+//! Follows a request from its head to the end of its answer: its id, when the first byte came, one line in the access log,
+//! one count.
 
 use super::Gateway;
 use super::error::ApiError;
@@ -73,6 +74,7 @@ pub(super) async fn follow(
         path: request.uri().path().to_owned(),
         status: 0,
         quiet,
+        answering: false,
     };
     let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
     // A panic is a bug, but one caller's bug: the process and everybody else go on.
@@ -83,7 +85,11 @@ pub(super) async fn follow(
     });
     response.headers_mut().insert(REQUEST_ID, id);
     entry.status = response.status().as_u16();
-    response.map(|body| Body::new(Followed { body, _entry: entry }))
+    if response.body().is_end_stream() {
+        // The head is all there is.
+        entry.first_byte();
+    }
+    response.map(|body| Body::new(Followed { body, entry }))
 }
 
 /// One line of the access log, written when it is dropped.
@@ -96,6 +102,17 @@ struct Entry {
     path: String,
     status: u16,
     quiet: bool,
+    /// Its first byte is out.
+    answering: bool,
+}
+
+impl Entry {
+    fn first_byte(&mut self) {
+        if !self.quiet && !self.answering {
+            self.metrics.first_byte(self.started.elapsed());
+        }
+        self.answering = true;
+    }
 }
 
 impl Drop for Entry {
@@ -118,7 +135,7 @@ impl Drop for Entry {
 /// An answer's body that carries its log entry to the end.
 struct Followed {
     body: Body,
-    _entry: Entry,
+    entry: Entry,
 }
 
 impl HttpBody for Followed {
@@ -129,7 +146,11 @@ impl HttpBody for Followed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.entry.first_byte();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,6 @@
 //! One instance of a function: its process, and the Runtime API that this process asks for events.
 
-use super::{Function, Part, Shared, lock, serve};
+use super::{Function, Part, Record, Shared, lock, serve};
 use crate::process::Signal;
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -54,8 +54,7 @@ impl Instance {
         shared: Arc<Shared>,
         name: &str,
         function: &Function,
-        logs: Arc<Mutex<Vec<String>>>,
-        inits: Arc<Mutex<Vec<Duration>>>,
+        record: Record,
     ) -> Arc<Self> {
         // The API must be there before the process is, and it must know the instance.
         let cell: Arc<std::sync::OnceLock<Arc<Self>>> = Arc::default();
@@ -79,8 +78,9 @@ impl Instance {
         let mut child = command.spawn().expect("a function that starts");
         let process = child.id().expect("a running process");
         let mut keepers = vec![server];
-        keepers.push(shared.tasks.spawn(keep(child.stdout.take().expect("its output"), Arc::clone(&logs))));
-        keepers.push(shared.tasks.spawn(keep(child.stderr.take().expect("its output"), logs)));
+        let Record { logs, inits, readers } = record;
+        keepers.push(readers.spawn(keep(child.stdout.take().expect("its output"), Arc::clone(&logs))));
+        keepers.push(readers.spawn(keep(child.stderr.take().expect("its output"), logs)));
         let (inbox, waiting) = mpsc::unbounded_channel();
         let instance = Arc::new(Self {
             name: name.to_owned(),
