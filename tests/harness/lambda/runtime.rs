@@ -131,6 +131,8 @@ impl Instance {
     /// Ends everything of it.
     pub(super) fn end(&self) {
         self.signal(Signal::KILL);
+        // Its last question may still be on its way, and make it wait for an event.
+        self.ended.store(true, Ordering::Release);
         lock(&self.keepers).drain(..).for_each(|keeper| keeper.abort());
     }
 
