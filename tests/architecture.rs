@@ -34,7 +34,7 @@ const REACHING_OUT: [&str; 4] = ["std::env", "std::fs", "std::net::TcpStream", "
 const LAYERS: &[Layer] = &[
     Layer {
         name: "concepts",
-        modules: "agent agent::hop answer audit clock error id job limit message model principal region secret session tool",
+        modules: "agent agent::hop answer audit clock error files id job limit message model principal region secret session tool",
         sees: "",
         crates: "getrandom ulid",
     },
@@ -45,12 +45,7 @@ const LAYERS: &[Layer] = &[
         crates: "metrics metrics_exporter_prometheus std::fs",
     },
     Layer { name: "workspace", modules: "agent::workspace", sees: "concepts", crates: "lru std::fs tracing" },
-    Layer {
-        name: "tools",
-        modules: "tools tools::*",
-        sees: "concepts workspace",
-        crates: "cap_fs_ext cap_std jiff rustix serde_path_to_error tokio",
-    },
+    Layer { name: "tools", modules: "tools tools::*", sees: "concepts", crates: "jiff serde_path_to_error" },
     Layer {
         name: "settings",
         modules: "config config::*",
@@ -73,6 +68,12 @@ const LAYERS: &[Layer] = &[
                  ulid utoipa",
     },
     Layer { name: "adapters", modules: "adapters", sees: "", crates: "" },
+    Layer {
+        name: "folder",
+        modules: "adapters::folder",
+        sees: "concepts",
+        crates: "cap_fs_ext cap_std rustix tokio",
+    },
     Layer { name: "memory", modules: "adapters::memory adapters::memory::*", sees: "concepts", crates: "" },
     Layer {
         name: "models",
@@ -84,7 +85,7 @@ const LAYERS: &[Layer] = &[
         name: "aws",
         modules: "adapters::aws adapters::aws::*",
         sees: "concepts",
-        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_sqs tokio tracing",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_lambda aws_sdk_s3 aws_sdk_sqs aws_smithy_http_client tokio tracing",
     },
     Layer {
         name: "onprem",
@@ -95,8 +96,8 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "cloud",
         modules: "cloud cloud::*",
-        sees: "concepts metrics settings logs app turns models aws tools",
-        crates: "aws_config aws_sdk_dynamodb aws_sdk_sqs std::fs std::process tokio tokio_util tracing tracing_subscriber",
+        sees: "concepts metrics settings logs app turns models aws folder tools",
+        crates: "aws_config aws_sdk_dynamodb aws_sdk_s3 aws_sdk_sqs std::fs std::process tokio tokio_util tracing tracing_subscriber",
     },
 ];
 

@@ -8,6 +8,8 @@
 mod answers;
 #[path = "conformance/audit.rs"]
 mod audit;
+#[path = "conformance/files.rs"]
+mod files;
 #[path = "conformance/index.rs"]
 mod index;
 #[path = "conformance/jobs.rs"]
@@ -32,6 +34,41 @@ macro_rules! on_sqs {
         }
     };
     ($other:ident { $($case:ident),* }) => {};
+}
+
+/// Agents' files are no storage port, and have backends of their own.
+macro_rules! on_files {
+    ($($case:ident),* $(,)?) => {
+        mod folder {
+            mod files {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::files::$case(&harness::files::Place::in_folders()).await;
+                })*
+            }
+        }
+        mod s3 {
+            mod files {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::files::$case(&harness::files::Place::in_bucket().await.0).await;
+                })*
+            }
+        }
+    };
+}
+
+on_files! {
+    what_is_written_is_read_and_replaced_as_a_whole,
+    a_file_is_read_in_parts,
+    an_append_makes_a_file_and_adds_to_it,
+    of_many_appends_at_once_each_adds_its_own,
+    a_file_grows_to_its_limit_and_no_further,
+    what_is_not_there_is_missing,
+    a_folder_is_no_file_and_a_file_is_no_folder,
+    a_listing_is_sorted_by_name_and_cut,
+    a_name_means_only_itself,
+    the_files_of_two_agents_are_apart,
 }
 
 /// Every case on every backend, each a test of its own: `sqlite::jobs::a_job_is_delivered_when_it_is_due`.

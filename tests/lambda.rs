@@ -240,6 +240,40 @@ async fn a_turn_ends_though_its_client_has_left() {
 }
 
 #[tokio::test]
+async fn what_an_agent_writes_is_in_the_bucket_and_its_layer_stays_as_it_was() {
+    let deployment = Deployment::start(PROGRAMS, &echoing()).await;
+    let folder = deployment.layer().join("main");
+    std::fs::create_dir(&folder).expect("the agent's folder");
+    std::fs::write(folder.join("AGENTS.md"), "Take notes.").expect("its instructions");
+    std::fs::write(folder.join("log.txt"), "of the layer\n").expect("a file");
+    let token = deployment.admin().await;
+    let client = Client::new(deployment.front.url(), &token);
+    // One function writes, another one adds, and the first one reads what both made.
+    let ask = async |text: &str| {
+        let answer = client.post(CHAT, &[], &question(text, false)).await.expect("an answer");
+        assert_eq!(answer.status, StatusCode::OK, "{} {}", answer.body, deployment.unusual());
+        answer.json()["choices"][0]["message"]["content"].as_str().expect("a text").to_owned()
+    };
+    ask(r#"/tool write {"path": "notes/a.md", "content": "one\n"}"#).await;
+    let call = json!({"tool": "append", "args": {"path": "notes/a.md", "content": "two\n"}});
+    let answer = client.post("/tools/invoke", &[], &call).await.expect("an answer");
+    assert_eq!(answer.status, StatusCode::OK, "{} {}", answer.body, deployment.unusual());
+    ask(r#"/tool append {"path": "log.txt", "content": "of the agent\n"}"#).await;
+    let read = ask(r#"/tool read {"path": "notes/a.md"}"#).await;
+    assert!(read.contains("one\ntwo\n"), "{read}");
+    let listed = ask("/tool ls {}").await;
+    assert!(listed.contains("AGENTS.md  11\nlog.txt  26\nnotes/"), "{listed}");
+    let expected = [("log.txt", "of the layer\nof the agent\n"), ("notes/a.md", "one\ntwo\n")];
+    let expected = expected.map(|(path, text)| (format!("agents/main/main/{path}"), text.to_owned()));
+    assert_eq!(deployment.bucket.objects().await, expected.into());
+    let mut names: Vec<_> =
+        std::fs::read_dir(&folder).expect("it").map(|entry| entry.expect("an entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["AGENTS.md", "log.txt"]);
+    assert_eq!(std::fs::read_to_string(folder.join("log.txt")).expect("the file"), "of the layer\n");
+}
+
+#[tokio::test]
 async fn no_room_for_another_turn_is_a_503_that_says_when_to_try_again() {
     let deployment = Deployment::start(PROGRAMS, &echoing()).await;
     deployment.change(AGENT_INVOKE, |mut function| {

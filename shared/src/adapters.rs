@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod folder;
 pub mod memory;
 pub mod models;
 #[cfg(feature = "onprem")]

@@ -11,7 +11,10 @@ pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;
+use crate::adapters::aws::s3::S3Files;
 use crate::adapters::aws::sqs::SqsJobQueue;
+use crate::adapters::aws::start::function_config;
+use crate::adapters::folder::FolderFiles;
 use crate::adapters::models;
 use crate::agent::AgentInvoker;
 use crate::agent::home::{HomeInvoker, HomeParts};
@@ -19,12 +22,13 @@ use crate::agent::runner::{Deadline, Runner, RunnerParts};
 use crate::app::{App, Lifecycle, Stores};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
+use crate::files::Files;
 use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
 use crate::metrics::{Metrics, Sink};
 use crate::region::Regions;
 use crate::tools;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::SdkConfig;
 use emf::EmfSink;
 use std::path::Path;
 use std::process::ExitCode;
@@ -90,8 +94,11 @@ pub async fn start(role: Role, env: Env<'_>) -> Option<Cloud> {
     let (cloud, config) = read(role, env, &mut problems);
     let wired = match (cloud, config) {
         (Some(cloud), Some(config)) if problems.is_empty() => {
-            let aws = aws_config::defaults(BehaviorVersion::latest()).load().await;
-            wire(role, &cloud, config, &aws).map_err(|problem| problems.add("", problem)).ok()
+            let wired = match function_config(&cloud.region, cloud.host_roots).await {
+                Ok(aws) => wire(role, &cloud, config, &aws),
+                Err(problem) => Err(problem),
+            };
+            wired.map_err(|problem| problems.add("", problem)).ok()
         }
         _ => None,
     };
@@ -170,7 +177,7 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
         .as_deref()
         .map(|namespace| Arc::new(EmfSink::new(namespace, Arc::clone(&clock))) as Arc<dyn Sink>);
     let metrics = Arc::new(Metrics::telling(sink));
-    let tools = Arc::new(tools::builtin());
+    let tools = Arc::new(tools::builtin(&files(cloud, aws)));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
     let agents: Arc<dyn AgentInvoker> = match role {
@@ -221,6 +228,12 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
     let tenant = TenantId::single();
     let app = App { config, stores, agents, regions, tools, clock, ids, tenant, metrics, lifecycle };
     Ok(Cloud { app, work, queue, deadline })
+}
+
+/// The files of agents: what they write in the region's bucket, over the layer.
+fn files(cloud: &CloudConfig, aws: &SdkConfig) -> Arc<dyn Files> {
+    let config = aws_sdk_s3::config::Builder::from(aws).force_path_style(cloud.s3_endpoint.is_some()).build();
+    Arc::new(S3Files::new(config, &cloud.files_bucket, Arc::new(FolderFiles)))
 }
 
 /// Every storage port, and the queue among them.

@@ -7,7 +7,7 @@
 //!
 //! *Concepts*, each with its types and then its port:
 //! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
-//! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`job`] (work that runs later) ·
+//! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`files`] (what it works with) · [`job`] (work that runs later) ·
 //! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`region`] (homes of sessions) · [`answer`] (idempotency of requests that are no
 //! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`clock`], [`id`] (time and names,
 //! injected) · [`secret`] (what is never shown) · [`error`] (what a failure means).
@@ -32,6 +32,7 @@ pub mod clock;
 pub mod cloud;
 pub mod config;
 pub mod error;
+pub mod files;
 pub mod http;
 pub mod id;
 pub mod job;

@@ -2,7 +2,8 @@
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Source};
-use crate::id::{AgentId, SessionKey, TurnId};
+use crate::files::FileError;
+use crate::id::{AgentId, SessionKey, TenantId, TurnId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,6 +43,8 @@ pub enum Effect {
 /// What a tool may know of the call.
 #[derive(Debug, Clone)]
 pub struct ToolContext {
+    /// Whose agent it is.
+    pub tenant: TenantId,
     /// Whose tool it is.
     pub agent: AgentId,
     /// In which session; none when called directly over HTTP without one.
@@ -54,7 +57,7 @@ pub struct ToolContext {
     pub now: Timestamp,
     /// The agent's time zone, an IANA name.
     pub time_zone: String,
-    /// The agent's workspace; tools see nothing outside.
+    /// The agent's folder; tools see nothing outside.
     pub workspace: PathBuf,
 }
 
@@ -101,6 +104,18 @@ impl From<ToolError> for Error {
             ToolError::Failed { message, source } => {
                 Self::new(ErrorKind::Internal, message).caused_by(source)
             }
+        }
+    }
+}
+
+impl From<FileError> for ToolError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Path(_) => Self::Arguments(error.to_string()),
+            FileError::Missing(_) | FileError::Folder(_) | FileError::Refused(_) => {
+                Self::Refused(error.to_string())
+            }
+            FileError::Failed { message, source } => Self::Failed { message, source },
         }
     }
 }

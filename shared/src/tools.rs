@@ -1,16 +1,16 @@
 //! The built-in tools: few and safe.
 //!
-//! Tools that touch files see the agent's workspace and nothing else ([`folder`] says how), and none can change the
-//! agent's own instructions.
+//! Tools that touch files see the agent's workspace and nothing else ([`files`](crate::files) says how), and none can change
+//! the agent's own instructions.
 
 mod append_file;
 mod current_time;
-mod folder;
 mod list_files;
 mod read_file;
 mod write_file;
 
-use crate::tool::{Effect, Tool, ToolError, ToolSpec};
+use crate::files::{Files, Workspace};
+use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,14 +20,14 @@ use std::sync::Arc;
 pub const NAMES: [&str; 5] =
     [append_file::NAME, current_time::NAME, list_files::NAME, read_file::NAME, write_file::NAME];
 
-/// All built-in tools by name.
-pub fn builtin() -> BTreeMap<String, Arc<dyn Tool>> {
+/// All built-in tools by name; these are the files that they work with.
+pub fn builtin(files: &Arc<dyn Files>) -> BTreeMap<String, Arc<dyn Tool>> {
     let tools: [Arc<dyn Tool>; 5] = [
-        Arc::new(append_file::AppendFile::new()),
+        Arc::new(append_file::AppendFile::new(Arc::clone(files))),
         Arc::new(current_time::CurrentTime::new()),
-        Arc::new(list_files::ListFiles::new()),
-        Arc::new(read_file::ReadFile::new()),
-        Arc::new(write_file::WriteFile::new()),
+        Arc::new(list_files::ListFiles::new(Arc::clone(files))),
+        Arc::new(read_file::ReadFile::new(Arc::clone(files))),
+        Arc::new(write_file::WriteFile::new(Arc::clone(files))),
     ];
     tools.into_iter().map(|tool| (tool.spec().name.clone(), tool)).collect()
 }
@@ -53,13 +53,9 @@ fn arguments<T: DeserializeOwned>(arguments: &Value) -> Result<T, ToolError> {
     })
 }
 
-/// Runs blocking file work off the runtime's threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ToolError> + Send + 'static,
-) -> Result<T, ToolError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(ToolError::Failed { message: "the tool broke".to_owned(), source: Box::new(error) })
-    })
+/// The files of the agent that calls.
+fn workspace(context: &ToolContext) -> Workspace<'_> {
+    Workspace { tenant: &context.tenant, agent: &context.agent, folder: &context.workspace }
 }
 
 #[cfg(test)]

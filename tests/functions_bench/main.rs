@@ -10,10 +10,11 @@
 use bytes::Bytes;
 use clap::Parser;
 use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
-use harness::lambda::{Function, Part, Platform};
+use harness::lambda::Function;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -34,12 +35,17 @@ struct Options {
     /// Where `cargo lambda build` left the functions, e.g. target/lambda
     #[arg(long)]
     functions: Option<PathBuf>,
+    /// A program that runs them, for another processor's, e.g. qemu-aarch64-static
+    #[arg(long, requires = "functions")]
+    through: Option<String>,
 }
 
 /// A function's binary, and its zip if there is one.
 struct Built {
     name: &'static str,
+    /// What is started.
     program: PathBuf,
+    binary: PathBuf,
     zip: Option<PathBuf>,
 }
 
@@ -68,7 +74,7 @@ fn main() -> ExitCode {
 
 async fn measure(options: &Options) -> Result<()> {
     let built = match &options.functions {
-        Some(folder) => found(folder)?,
+        Some(folder) => found(folder, options.through.as_deref())?,
         None => build()?,
     };
     let (cold, warm) = if options.smoke { (2, 20) } else { (20, 500) };
@@ -82,7 +88,7 @@ async fn measure(options: &Options) -> Result<()> {
     deployment.platform.deploy(HELLO, Function::new(text(&built[0].program)?));
     let mut rows = Vec::new();
     for built in &built {
-        rows.push(one(&deployment.platform, built, cold, warm).await?);
+        rows.push(one(&deployment, built, cold, warm).await?);
     }
     let chat = chat(&deployment, cold, warm).await?;
     let mut out = std::io::stdout().lock();
@@ -144,12 +150,15 @@ fn build() -> Result<Vec<Built>> {
         return Err("the functions could not be built".into());
     }
     let folder = std::env::current_exe()?.with_file_name("");
-    let one = |name: &'static str| Built { name, program: folder.join(name), zip: None };
+    let one = |name: &'static str| {
+        let program = folder.join(name);
+        Built { name, binary: program.clone(), program, zip: None }
+    };
     Ok([HELLO, GATEWAY, AGENT_INVOKE, QUEUE_WORKER].map(one).into())
 }
 
-/// `<name>/bootstrap.zip`, and beside it the binary that was put into it.
-fn found(folder: &Path) -> Result<Vec<Built>> {
+/// `<name>/bootstrap.zip`, and beside it the binary that was put into it, or what runs that.
+fn found(folder: &Path, through: Option<&str>) -> Result<Vec<Built>> {
     let one = |name: &'static str| -> Result<Built> {
         let zip = folder.join(name).join("bootstrap.zip");
         let unpacked = folder.join(name).join("unpacked");
@@ -159,8 +168,19 @@ fn found(folder: &Path) -> Result<Vec<Built>> {
         if !status.success() {
             return Err(format!("{} cannot be unpacked", zip.display()).into());
         }
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        Ok(Built { name, program: std::path::absolute(program)?, zip: Some(zip) })
+        let runnable = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755));
+        runnable(&program)?;
+        let binary = std::path::absolute(program)?;
+        let program = match through {
+            None => binary.clone(),
+            Some(through) => {
+                let script = binary.with_file_name("run");
+                std::fs::write(&script, format!("#!/bin/sh\nexec {through} '{}'\n", binary.display()))?;
+                runnable(&script)?;
+                script
+            }
+        };
+        Ok(Built { name, program, binary, zip: Some(zip) })
     };
     [HELLO, GATEWAY, AGENT_INVOKE, QUEUE_WORKER].into_iter().map(one).collect()
 }
@@ -183,25 +203,29 @@ fn event(name: &str) -> Value {
     }
 }
 
-async fn one(platform: &Platform, built: &Built, cold: usize, warm: usize) -> Result<Figures> {
+async fn one(deployment: &Deployment, built: &Built, cold: usize, warm: usize) -> Result<Figures> {
+    let platform = &deployment.platform;
     let event: Bytes = event(built.name).to_string().into();
-    // All at once: each gets an instance of its own. One by one would meet a warm one.
-    let mut answers = Vec::new();
+    let ask = async || {
+        let answer = platform.answer(built.name, event.clone()).await;
+        answer.map_err(|(code, told)| format!("{} answers {code}: {told}", built.name))
+    };
+    let mut inits = Vec::new();
     for _ in 0..cold {
-        answers.push(platform.invoke(built.name, event.clone()).await.map_err(|_| "no instance")?);
-        let started = answers.len();
-        while platform.inits(built.name).len() < started {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        // Deployed anew: no instance is left.
+        if built.name == HELLO {
+            platform.deploy(HELLO, Function::new(text(&built.program)?));
+        } else {
+            deployment.change(built.name, |function| function);
         }
+        ask().await?;
+        inits.extend(platform.inits(built.name));
     }
-    for mut answer in answers {
-        while answer.recv().await.is_some_and(|part| part != Part::End) {}
-    }
-    let mut inits = millis(&platform.inits(built.name));
+    let mut inits = millis(&inits);
     let mut times = Vec::new();
     for _ in 0..warm {
         let started = Instant::now();
-        platform.answer(built.name, event.clone()).await.map_err(|(code, told)| format!("{code}: {told}"))?;
+        ask().await?;
         times.push(started.elapsed());
     }
     let mut times = millis(&times);
@@ -217,7 +241,7 @@ async fn one(platform: &Platform, built: &Built, cold: usize, warm: usize) -> Re
         warm_us: at(&mut times, 50) * 1000.0,
         warm_p99_us: at(&mut times, 99) * 1000.0,
         rss_mib: at(&mut memory, 100),
-        binary_mb: size(&built.program)?,
+        binary_mb: size(&built.binary)?,
         zip_mb: built.zip.as_deref().map(size).transpose()?,
     })
 }

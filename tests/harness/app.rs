@@ -1,6 +1,7 @@
 //! The whole product in this process, without a socket: the real router, Runner and tools over stores in memory and
 //! the demo model, with a clock that stands still and names that count up.
 
+use crate::files::tools_on_folders;
 use crate::stores::stores_of;
 use crate::time::{ManualClock, SequentialIds};
 use axum::Router;
@@ -21,7 +22,6 @@ use shared::id::{PrincipalId, TenantId};
 use shared::metrics::Metrics;
 use shared::principal::{Scope, Token, secret_sha256};
 use shared::tool::Tool;
-use shared::tools;
 use shared::worker;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -114,18 +114,18 @@ impl TestApp {
 
     /// With other settings.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::build(change, tools::builtin(), in_memory(), |runner| Arc::new(runner))
+        Self::build(change, tools_on_folders(), in_memory(), |runner| Arc::new(runner))
     }
 
     /// Over other stores than memory.
     pub fn with_stores(stores: Stores) -> Self {
-        Self::build(|_| {}, tools::builtin(), stores, |runner| Arc::new(runner))
+        Self::build(|_| {}, tools_on_folders(), stores, |runner| Arc::new(runner))
     }
 
     /// With a further tool that every agent may call.
     pub fn with_tool(tool: Arc<dyn Tool>) -> Self {
         let name = tool.spec().name.clone();
-        let mut tools = tools::builtin();
+        let mut tools = tools_on_folders();
         tools.insert(name.clone(), tool);
         let allow =
             |config: &mut Config| config.agents.iter_mut().for_each(|agent| agent.tools.push(name.clone()));
@@ -134,7 +134,7 @@ impl TestApp {
 
     /// With somebody else than the [`Runner`] to run turns: for answers that a demo model does not give.
     pub fn with_agents(agents: Arc<dyn AgentInvoker>) -> Self {
-        Self::build(|_| {}, tools::builtin(), in_memory(), |_| agents)
+        Self::build(|_| {}, tools_on_folders(), in_memory(), |_| agents)
     }
 
     fn build(

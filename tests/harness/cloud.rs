@@ -1,6 +1,7 @@
 //! The product on AWS, emulated: its three functions on the [`Platform`], their stores behind them, an API gateway in front.
 
 use crate::dynamo::{Dynamo, create};
+use crate::files::Bucket;
 use crate::lambda::front::Front;
 use crate::lambda::source::Source;
 use crate::lambda::{Function, Platform, in_region};
@@ -15,6 +16,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::id::{AgentId, RandomIds, TenantId};
 use shared::limit::Limit;
 use shared::principal::{NewToken, Scope};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -31,6 +33,11 @@ pub const GATEWAY: &str = "gateway";
 pub const AGENT_INVOKE: &str = "agent-invoke";
 /// Runs jobs.
 pub const QUEUE_WORKER: &str = "queue-worker";
+
+/// The name of a region's bucket.
+fn files_of(region: &str) -> String {
+    format!("files-{region}")
+}
 
 /// The functions' binaries. Cargo tells where they are to integration tests only.
 #[derive(Debug, Clone, Copy)]
@@ -53,11 +60,13 @@ pub struct Deployment {
     pub stores: Stores,
     /// What the first region knows of all of them.
     pub regions: DynamoRegions,
+    /// What agents wrote in the first region.
+    pub bucket: Bucket,
     sqs: Sqs,
     queue_url: String,
     functions: Vec<(String, Function)>,
     _dynamo: Arc<Dynamo>,
-    _folder: TempDir,
+    layer: TempDir,
 }
 
 impl Deployment {
@@ -67,7 +76,7 @@ impl Deployment {
     }
 
     /// Deploys the functions in each of these regions. They share the table `core`, as if it replicated at once; the first
-    /// region has the queue.
+    /// region has the queue. Each region has a bucket.
     pub async fn start_in(programs: Programs, settings: &Value, regions: &[&str]) -> Self {
         let platform = Platform::start().await;
         let folder = tempfile::tempdir().expect("a folder");
@@ -77,7 +86,9 @@ impl Deployment {
         let (core, local) = ("core", format!("local-{}", regions[0]));
         let client = dynamo.client();
         create(&client, core, &CORE_INDEXES).await;
+        let mut buckets = Vec::new();
         for region in regions {
+            buckets.push(Bucket::make(sqs.endpoint(), &files_of(region)).await);
             create(&client, &format!("local-{region}"), &LOCAL_INDEXES).await;
         }
         let queue_url = sqs.queue().await;
@@ -93,11 +104,13 @@ impl Deployment {
                 .env("REEF_CORE_TABLE", core)
                 .env("REEF_LOCAL_TABLE", &format!("local-{region}"))
                 .env("REEF_QUEUE_URL", &queue_url)
+                .env("REEF_FILES_BUCKET", &files_of(region))
                 .env("REEF_AGENT_FUNCTION", "agent-invoke:live")
                 .env("REEF_REGIONS", &regions.join(","))
                 .env("REEF_METRICS_NAMESPACE", NAMESPACE)
                 .env("AWS_ENDPOINT_URL_DYNAMODB", dynamo.endpoint())
                 .env("AWS_ENDPOINT_URL_LAMBDA", platform.url())
+                .env("AWS_ENDPOINT_URL_S3", sqs.endpoint())
                 .env("AWS_ENDPOINT_URL_SQS", sqs.endpoint())
                 .env("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true")
         };
@@ -117,7 +130,24 @@ impl Deployment {
         }
         let front = Front::start(&platform, GATEWAY).await;
         let regions = DynamoRegions::new(rows, Arc::new(RandomIds), Duration::from_secs(90));
-        Self { platform, front, stores, regions, sqs, queue_url, functions, _dynamo: dynamo, _folder: folder }
+        let bucket = buckets.swap_remove(0);
+        Self {
+            platform,
+            front,
+            stores,
+            regions,
+            bucket,
+            sqs,
+            queue_url,
+            functions,
+            _dynamo: dynamo,
+            layer: folder,
+        }
+    }
+
+    /// What the functions find at `/opt`: the settings, and agents' folders beside them.
+    pub fn layer(&self) -> &Path {
+        self.layer.path()
     }
 
     /// Lets the queue bring its messages to the worker, in so many batches at once.

@@ -1,5 +1,6 @@
 //! A runner on memory stores and a fake vendor: everything between a request and its reply, in this process.
 
+use crate::files::tools_on_folders;
 use crate::time::{ManualClock, SequentialIds};
 use crate::vendor::Vendor;
 use futures::StreamExt;
@@ -140,7 +141,7 @@ fn runner(
         config: Arc::new(config.clone()),
         sessions: Arc::new(memory.clone()),
         models: models::build(&config.providers).expect("a vendor"),
-        tools: Arc::new(shared::tools::builtin()),
+        tools: Arc::new(tools_on_folders()),
         clock: clock.clone(),
         ids: ids.clone(),
         metrics: Arc::new(Metrics::new()),
@@ -156,7 +157,7 @@ fn config(vendor: &str, workspace: &std::path::Path) -> Config {
         model: "vendor/small".parse().expect("a model"),
         fallbacks: Vec::new(),
         workspace: workspace.to_owned(),
-        tools: shared::tools::builtin().into_keys().collect(),
+        tools: tools_on_folders().into_keys().collect(),
         time_zone: "Asia/Tokyo".into(),
         limits: TurnLimits::default(),
         resources: Resources::default(),

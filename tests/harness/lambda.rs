@@ -278,8 +278,8 @@ impl Shared {
     }
 }
 
-/// Serves on a loopback port of the system's choice.
-async fn serve(tasks: &TaskTracker, router: axum::Router) -> (String, JoinHandle<()>) {
+/// Serves on a loopback port of the system's choice; says where.
+pub async fn serve(tasks: &TaskTracker, router: axum::Router) -> (String, JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
     let address = listener.local_addr().expect("a bound address");
     let server = tasks.spawn(async move {

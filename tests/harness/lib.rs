@@ -9,6 +9,7 @@ pub mod clients;
 pub mod cloud;
 pub mod crash_points;
 pub mod dynamo;
+pub mod files;
 pub mod lab;
 pub mod lambda;
 pub mod process;

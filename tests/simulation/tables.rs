@@ -285,6 +285,19 @@ fn holds(condition: &Condition, known: Option<&Attrs>) -> bool {
         Condition::Absent => known.is_none(),
         Condition::Present => known.is_some(),
         Condition::Is(name, value) => known.is_some_and(|attrs| attrs.get(*name) == Some(value)),
+        Condition::AtMost(name, most) => {
+            known.and_then(|attrs| number(attrs, name)).is_none_or(|number| number <= *most)
+        }
+        Condition::Within(name, above, most) => known
+            .and_then(|attrs| number(attrs, name))
+            .is_some_and(|number| *above < number && number <= *most),
+    }
+}
+
+fn number(attrs: &Attrs, name: &str) -> Option<i64> {
+    match attrs.get(name) {
+        Some(Attr::Number(number)) => Some(*number),
+        _ => None,
     }
 }
 
@@ -368,7 +381,9 @@ impl RegionTable {
         for (position, write) in writes.iter().enumerate() {
             let (key, condition) = match write {
                 Write::Put(item, condition) => (&item.key, condition),
-                Write::Delete(key, condition) | Write::Check(key, condition) => (key, condition),
+                Write::Delete(key, condition)
+                | Write::Check(key, condition)
+                | Write::Add { key, condition, .. } => (key, condition),
             };
             if !holds(condition, items.get(key).and_then(|cell| cell.attrs.as_ref())) {
                 return Err(WriteError::Refused(position));
@@ -378,6 +393,14 @@ impl RegionTable {
             let (key, attrs) = match write {
                 Write::Put(item, _) => (item.key, Some(item.attrs)),
                 Write::Delete(key, _) => (key, None),
+                Write::Add { key, name, by, set, .. } => {
+                    let items = world.items(self.which, self.region);
+                    let mut attrs = items.get(&key).and_then(|cell| cell.attrs.clone()).unwrap_or_default();
+                    let sum = number(&attrs, name).unwrap_or_default() + by;
+                    attrs.insert(name.to_owned(), Attr::Number(sum));
+                    attrs.extend(set);
+                    (key, Some(attrs))
+                }
                 Write::Check(..) => continue,
             };
             let items = match self.which {

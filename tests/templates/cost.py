@@ -29,9 +29,10 @@ ASSUMED = {
     "queue_asks_per_minute": 15,
     # Three places with two checkers each, every 30 s.
     "health_asks_per_minute": 12,
-    # One turn: 20 s, most of it waiting for the model, in two functions; see tests/conformance for its units.
+    # One turn: 20 s, most of it waiting for the model, in two functions; tests/dynamodb.rs measures what it writes.
     "turn_seconds": 20,
-    "turn_write_units": 16,
+    "turn_core_write_units": 15,
+    "turn_local_write_units": 1,
     "turn_read_units": 12,
     "turn_log_bytes": 4_500,
 }
@@ -64,6 +65,8 @@ FREE = {
     "AWS::Lambda::Version",
     "AWS::Logs::LogGroup",
     "AWS::Route53::RecordSet",
+    "AWS::S3::Bucket",
+    "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
     "AWS::SNS::Topic",
     "AWS::SQS::Queue",
@@ -179,7 +182,8 @@ def turns(parameters, region, regions, count=1000):
     for _ in ("gateway", "agent-invoke"):
         calls(bill, here, "functions", count, ASSUMED["turn_seconds"], resolver)
     for replica in regions:
-        bill.add("table", count * ASSUMED["turn_write_units"], PRICES[replica]["dynamodb_write_unit"])
+        bill.add("table", count * ASSUMED["turn_core_write_units"], PRICES[replica]["dynamodb_write_unit"])
+    bill.add("table", count * ASSUMED["turn_local_write_units"], here["dynamodb_write_unit"])
     bill.add("table", count * ASSUMED["turn_read_units"], here["dynamodb_read_unit"])
     bill.add("logs", count * ASSUMED["turn_log_bytes"] / 1e9, here["log_gb"] + 12 * here["log_gb_month"])
     return bill

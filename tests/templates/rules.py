@@ -30,6 +30,7 @@ MANAGED_POLICIES = {
 # Where a resource of a policy may end in `*`, and why there is no narrower way.
 OPEN_ENDED = {
     r":function:reef-\w+-(gateway|agent-invoke|queue-worker):\*$": "versions get their numbers when they are published",
+    r"^<FilesBucket\.Arn>/agents/\*$": "files get their names from agents",
     r":deploymentgroup:stack-ServerlessDeploymentApplication-\*/\*$": "SAM's application has no name that could be given",
 }
 
@@ -37,6 +38,7 @@ OPEN_ENDED = {
 NAMED = {
     "AWS::DynamoDB::GlobalTable": "TableName",
     "AWS::DynamoDB::Table": "TableName",
+    "AWS::S3::Bucket": "BucketName",
     "AWS::SQS::Queue": "QueueName",
     "AWS::SNS::Topic": "TopicName",
     "AWS::Lambda::Function": "FunctionName",
@@ -278,7 +280,8 @@ def the_functions_are_those_of_the_workspace(house):
         yield f"functions are {sorted(found)}"
     for name in found:
         metadata = house.templates["region"]["Resources"][found[name][0]].get("Metadata", {})
-        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
+        properties = {"Binary": name, "Flags": ["--config", "functions/lambda.toml"]}
+        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": properties}:
             yield f"{name} is built by {metadata}"
         if not (ROOT / f"functions/{name}/Cargo.toml").exists():
             yield f"there is no functions/{name}"
@@ -564,7 +567,12 @@ def the_global_table_is_eventual_recoverable_and_protected(house):
     if not local["Properties"].get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
         yield "the local table cannot be recovered"
     for name, key, one in house.everywhere(
-        "AWS::DynamoDB::GlobalTable", "AWS::DynamoDB::Table", "AWS::SecretsManager::Secret", "AWS::Backup::BackupVault"
+        "AWS::DynamoDB::GlobalTable",
+        "AWS::DynamoDB::Table",
+        "AWS::S3::Bucket",
+        "AWS::S3::BucketPolicy",
+        "AWS::SecretsManager::Secret",
+        "AWS::Backup::BackupVault",
     ):
         if {one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")} != {"Retain"}:
             yield f"{name}: {key} goes with its stack"
@@ -599,6 +607,47 @@ def the_tables_are_those_of_the_stores(house):
         here = {one.split("/index/")[1] for one in allowed if f"-{name}/index/" in one}
         if here != set(wanted["indexes"]):
             yield f"{name}: the functions may read the indexes {sorted(here)}"
+
+
+@rule
+def the_files_are_private_encrypted_and_can_be_brought_back(house):
+    ((key, bucket),) = house.resources("region", "AWS::S3::Bucket").items()
+    bucket = bucket["Properties"]
+    blocked = bucket.get("PublicAccessBlockConfiguration", {})
+    for what in ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"):
+        if blocked.get(what) is not True:
+            yield f"{key} does not say {what}"
+    if bucket.get("OwnershipControls", {}).get("Rules") != [{"ObjectOwnership": "BucketOwnerEnforced"}]:
+        yield f"{key} may hold what is not the account's"
+    if not bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration"):
+        yield f"{key} is not encrypted"
+    if bucket.get("VersioningConfiguration") != {"Status": "Enabled"}:
+        yield f"{key} forgets what was overwritten"
+    lives = {}
+    for one in bucket.get("LifecycleConfiguration", {}).get("Rules", []):
+        # A rule for a part of the bucket is none for all of it; one that ends files themselves would lose them.
+        if one["Status"] == "Enabled" and "Prefix" not in one:
+            lives |= {name: value for name, value in one.items() if name not in ("Id", "Status")}
+    if lives != {
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+    }:
+        yield f"{key} tidies up by {lives}"
+    (policy,) = house.resources("region", "AWS::S3::BucketPolicy").values()
+    wanted = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [f"<{key}.Arn>", f"<{key}.Arn>/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    found = [{name: value for name, value in one.items() if name != "Sid"} for one in statements(policy)]
+    if policy["Properties"]["Bucket"] != f"<{key}>" or found != [wanted]:
+        yield f"{key} may be asked without TLS, or by others: {found}"
+    for name, (_, properties) in functions(house).items():
+        role = house.resources("region", "AWS::IAM::Role")[properties["Role"].strip("<>").removesuffix(".Arn")]
+        if "<FilesPolicy>" not in role["Properties"]["ManagedPolicyArns"]:
+            yield f"{name} runs tools and may not touch files"
 
 
 @rule

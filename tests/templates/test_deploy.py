@@ -65,6 +65,7 @@ class Deploy(unittest.TestCase):
                 "REEF_CORE_TABLE": "reef-dev-core",
                 "REEF_LOCAL_TABLE": "reef-dev-local",
                 "REEF_QUEUE_URL": outputs["JobQueueUrl"],
+                "REEF_FILES_BUCKET": outputs["FilesBucketName"],
                 "REEF_AGENT_FUNCTION": "reef-dev-agent-invoke:live",
                 "REEF_METRICS_NAMESPACE": "Reef/dev",
             },
@@ -79,6 +80,10 @@ class Deploy(unittest.TestCase):
         table = here.client("dynamodb", region).describe_table(TableName="reef-dev-core")["Table"]
         self.assertEqual(sorted(one["IndexName"] for one in table["GlobalSecondaryIndexes"]), ["due", "listed", "user"])
         here.client("dynamodb", region).describe_table(TableName="reef-dev-local")
+
+        # The bucket is there, and keeps what is overwritten.
+        versions = here.client("s3", region).get_bucket_versioning(Bucket=outputs["FilesBucketName"])
+        self.assertEqual(versions["Status"], "Enabled")
 
         # A message comes to the worker.
         here.client("sqs", region).send_message(QueueUrl=outputs["JobQueueUrl"], MessageBody=f"to {region}")

@@ -91,6 +91,13 @@ class LocalCloud(unittest.TestCase):
             self.assertEqual(len(self.reef("sessions", "list")), 2)
             self.assertTrue(self.reef("audit", "verify")["ok"])
 
+            # A tool writes a file: gateway, bucket.
+            call = {"tool": "write", "args": {"path": "notes/a.txt", "content": "a note"}}
+            self.assertEqual(self.ask("/tools/invoke", call)["ok"], True)
+            bucket = self.here.outputs("reef-dev-region")[1]["FilesBucketName"]
+            written = self.here.client("s3").get_object(Bucket=bucket, Key="agents/main/main/notes/a.txt")
+            self.assertEqual(written["Body"].read(), b"a note")
+
             # The schedule's event is a sign of life; whoever is evacuated is not ready.
             sweep = (ROOT / "events/queue-worker-schedule.json").read_bytes()
             self.here.client("lambda").invoke(FunctionName="reef-dev-queue-worker:live", Payload=sweep)

@@ -174,6 +174,7 @@ BROKEN = {
         target(0, "*"),
         target(0, {"Fn::Sub": "arn:aws:sqs:*:${AWS::AccountId}:reef-${Environment}-jobs"}),
         open_region,
+        put("region", "FilesPolicy", "PolicyDocument.Statement.0.Resource", {"Fn::Sub": "${FilesBucket.Arn}/*"}),
     ],
     "only_known_policies_of_aws_are_attached": [
         put("region", "DeploymentRole", "ManagedPolicyArns.0", "arn:aws:iam::aws:policy/AdministratorAccess")
@@ -268,6 +269,7 @@ BROKEN = {
         drop("global", "CoreTable", "Replicas.2.PointInTimeRecoverySpecification"),
         drop("region", "LocalTable", "PointInTimeRecoverySpecification"),
         no_policy("global", "CoreTable"),
+        no_policy("region", "FilesBucket"),
     ],
     "the_tables_are_those_of_the_stores": [
         put("global", "CoreTable", "KeySchema.0.AttributeName", "PK"),
@@ -275,6 +277,17 @@ BROKEN = {
         put("global", "CoreTable", "GlobalSecondaryIndexes.0.Projection", {"ProjectionType": "ALL"}),
         drop("region", "LocalTable", "TimeToLiveSpecification"),
         drop("region", "StoresPolicy", "PolicyDocument.Statement.1.Resource.0"),
+    ],
+    "the_files_are_private_encrypted_and_can_be_brought_back": [
+        put("region", "FilesBucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", False),
+        drop("region", "FilesBucket", "OwnershipControls"),
+        drop("region", "FilesBucket", "BucketEncryption"),
+        put("region", "FilesBucket", "VersioningConfiguration.Status", "Suspended"),
+        drop("region", "FilesBucket", "LifecycleConfiguration.Rules.1"),
+        put("region", "FilesBucket", "LifecycleConfiguration.Rules.0.ExpirationInDays", 30),
+        put("region", "FilesBucketPolicy", "PolicyDocument.Statement.0.Effect", "Allow"),
+        drop("region", "FilesBucketPolicy", "PolicyDocument.Statement.0.Resource.1"),
+        put("region", "GatewayRole", "ManagedPolicyArns", [{"Ref": "StoresPolicy"}]),
     ],
     "copies_are_made_daily_and_monthly": [
         drop("global", "BackupPlan", "BackupPlan.BackupPlanRule.1"),

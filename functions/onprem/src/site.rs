@@ -1,12 +1,14 @@
 //! Wires a site: settings, the store on disk, model vendors and tools become one [`App`] that runs turns.
 
 use crate::fault::Fault;
+use shared::adapters::folder::FolderFiles;
 use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::app::{App, Lifecycle, Stores};
 use shared::clock::{Clock, SystemClock};
 use shared::config::Config;
+use shared::files::Files;
 use shared::id::{IdSource, RandomIds, TenantId};
 use shared::metrics::Metrics;
 use shared::tool::Tool;
@@ -85,7 +87,8 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         })?;
     }
     let store = store(data)?;
-    let outside = wrap(Outside { stores: stores(&store), models, tools: tools::builtin() });
+    let files: Arc<dyn Files> = Arc::new(FolderFiles);
+    let outside = wrap(Outside { stores: stores(&store), models, tools: tools::builtin(&files) });
     let config = Arc::new(config);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);

@@ -2,4 +2,6 @@
 
 pub mod dynamodb;
 pub mod lambda;
+pub mod s3;
 pub mod sqs;
+pub mod start;

@@ -415,6 +415,7 @@ impl TurnRun {
             Err(error) => return Ok((format!("The arguments are not JSON: {error}"), true)),
         };
         let context = ToolContext {
+            tenant: self.lease.tenant.clone(),
             agent: self.agent.id.clone(),
             session: Some(self.lease.session.clone()),
             turn: self.lease.turn.clone(),

@@ -3,6 +3,7 @@
 //! People edit these files; agents cannot (`tools` refuses to write them). An edit counts from the next turn on. A
 //! turn whose workspace did not change pays a few `stat` calls and no reading.
 
+use crate::files::INSTRUCTION_FILES;
 use lru::LruCache;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,11 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// The file without which an agent does not know what it is.
-const REQUIRED: &str = "AGENTS.md";
-
-/// The files that make an agent's instructions, in the order in which the model reads them.
-pub const INSTRUCTION_FILES: [&str; 6] =
-    [REQUIRED, "SOUL.md", "IDENTITY.md", "USER.md", "TOOLS.md", "MEMORY.md"];
+const REQUIRED: &str = INSTRUCTION_FILES[0];
 
 /// Most characters of one file (OpenClaw's `bootstrapMaxChars`).
 const MAX_FILE_CHARS: usize = 20_000;

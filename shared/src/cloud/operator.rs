@@ -47,6 +47,10 @@ async fn open(environment: &str) -> Result<(Stores, DynamoStores), String> {
     let config = CloudConfig {
         core_table: format!("reef-{environment}-core"),
         local_table: format!("reef-{environment}-local"),
+        // The commands touch no files of agents.
+        files_bucket: String::new(),
+        s3_endpoint: None,
+        host_roots: true,
         queue_url: found.queue_url.unwrap_or_default(),
         agent_function: format!("reef-{environment}-agent-invoke:live"),
         regions: vec![region.clone()],

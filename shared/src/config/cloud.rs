@@ -7,11 +7,12 @@ use std::path::PathBuf;
 const MAX_REGIONS: usize = 16;
 
 /// The environment variables that a function reads for itself, apart from those that the settings file names. The stack sets
-/// those without a default: tables, queue and function.
-pub const VARIABLES: [&str; 10] = [
+/// those without a default: tables, queue, bucket and function.
+pub const VARIABLES: [&str; 11] = [
     "REEF_CORE_TABLE",
     "REEF_LOCAL_TABLE",
     "REEF_QUEUE_URL",
+    "REEF_FILES_BUCKET",
     "REEF_AGENT_FUNCTION",
     "REEF_REGION",
     "REEF_REGIONS",
@@ -37,6 +38,12 @@ pub struct CloudConfig {
     pub local_table: String,
     /// The queue of this region.
     pub queue_url: String,
+    /// The bucket of this region, for the files that agents write.
+    pub files_bucket: String,
+    /// Where S3 answers if it is not AWS's own: an emulator, which knows no host of a bucket's name.
+    pub s3_endpoint: Option<String>,
+    /// Trust whom the host trusts (`SSL_CERT_FILE` is set), and not Amazon's authorities alone.
+    pub host_roots: bool,
     /// The function that runs turns, with its alias if it has one: `name` or `name:alias`, the same in every region.
     pub agent_function: String,
     /// Under which name the function's metrics are kept, e.g. `Reef/prod`; without one it reports none.
@@ -66,7 +73,10 @@ impl CloudConfig {
         let core_table = needed("REEF_CORE_TABLE");
         let local_table = needed("REEF_LOCAL_TABLE");
         let queue_url = needed("REEF_QUEUE_URL");
+        let files_bucket = needed("REEF_FILES_BUCKET");
         let agent_function = needed("REEF_AGENT_FUNCTION");
+        let s3_endpoint = given("AWS_ENDPOINT_URL_S3").or_else(|| given("AWS_ENDPOINT_URL"));
+        let host_roots = given("SSL_CERT_FILE").is_some();
         if !queue_url.is_empty() && !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
             problems.add(
                 "REEF_QUEUE_URL",
@@ -109,6 +119,9 @@ impl CloudConfig {
                 core_table,
                 local_table,
                 queue_url,
+                files_bucket,
+                s3_endpoint,
+                host_roots,
                 agent_function,
                 metrics_namespace,
                 settings,
@@ -147,11 +160,12 @@ mod tests {
         CloudConfig::read(&env).map_err(|problems| problems.to_string())
     }
 
-    const STACK: [(&str, &str); 5] = [
+    const STACK: [(&str, &str); 6] = [
         ("AWS_REGION", "eu-central-1"),
         ("REEF_CORE_TABLE", "reef-core"),
         ("REEF_LOCAL_TABLE", "reef-local"),
         ("REEF_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/1/reef-jobs"),
+        ("REEF_FILES_BUCKET", "reef-files"),
         ("REEF_AGENT_FUNCTION", "reef-agent-invoke:live"),
     ];
 
@@ -167,6 +181,9 @@ mod tests {
             core_table: "reef-core".to_owned(),
             local_table: "reef-local".to_owned(),
             queue_url: "https://sqs.eu-central-1.amazonaws.com/1/reef-jobs".to_owned(),
+            files_bucket: "reef-files".to_owned(),
+            s3_endpoint: None,
+            host_roots: false,
             agent_function: "reef-agent-invoke:live".to_owned(),
             metrics_namespace: None,
             settings: PathBuf::from("/opt/openclaw.json"),
@@ -182,6 +199,15 @@ mod tests {
     }
 
     #[test]
+    fn an_emulated_s3_is_found_by_its_own_address_or_that_of_all_services() {
+        let all = ("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+        let own = ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2");
+        for (given, endpoint) in [(&[all][..], all.1), (&[own], own.1), (&[all, own], own.1)] {
+            assert_eq!(read(&with(given)).unwrap().s3_endpoint.as_deref(), Some(endpoint));
+        }
+    }
+
+    #[test]
     fn all_that_is_wrong_is_told_at_once() {
         let told = read(&[
             ("AWS_REGION", "eu-central-1"),
@@ -190,6 +216,7 @@ mod tests {
         ]);
         let expected = "REEF_CORE_TABLE: is not set; the stack's template sets it\n\
                         REEF_LOCAL_TABLE: is not set; the stack's template sets it\n\
+                        REEF_FILES_BUCKET: is not set; the stack's template sets it\n\
                         REEF_AGENT_FUNCTION: is not set; the stack's template sets it\n\
                         REEF_QUEUE_URL: \"reef-jobs\" is no address; write the queue's URL, not its name\n\
                         REEF_REGIONS: does not hold this function's own region eu-central-1; add it at the end";

@@ -132,6 +132,7 @@ async fn run(
         None => format!("call_{turn}"),
     };
     let context = ToolContext {
+        tenant: caller.tenant.clone(),
         agent: agent.id.clone(),
         session: Some(session),
         turn,

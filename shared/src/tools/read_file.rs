@@ -1,20 +1,22 @@
 //! `read`: a text file of the workspace.
 
-use super::folder::{Folder, InnerPath, explain};
-use super::{arguments, blocking, spec};
+use super::{arguments, spec, workspace};
+use crate::files::{FilePart, FilePath, Files};
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::sync::Arc;
 
 pub(super) const NAME: &str = "read";
 
 /// Most bytes in one answer: about 64,000 tokens of English.
 const MAX_BYTES: u64 = 256 * 1024;
 
-pub(super) struct ReadFile(ToolSpec);
+pub(super) struct ReadFile {
+    spec: ToolSpec,
+    files: Arc<dyn Files>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,8 +27,8 @@ struct Arguments {
 }
 
 impl ReadFile {
-    pub(super) fn new() -> Self {
-        Self(spec(
+    pub(super) fn new(files: Arc<dyn Files>) -> Self {
+        let spec = spec(
             NAME,
             "Reads a text file (UTF-8) of your workspace: at most 256 KB at once. A note at the end of a longer file's \
              part says from which offset to read on.",
@@ -44,34 +46,29 @@ impl ReadFile {
                 "additionalProperties": false
             }),
             Effect::None,
-        ))
+        );
+        Self { spec, files }
     }
 }
 
 #[async_trait]
 impl Tool for ReadFile {
     fn spec(&self) -> &ToolSpec {
-        &self.0
+        &self.spec
     }
 
     async fn call(&self, context: &ToolContext, given: &Value) -> Result<ToolOutput, ToolError> {
         let Arguments { path, offset } = arguments(given)?;
-        let workspace = context.workspace.clone();
-        blocking(move || read(&workspace, &path, offset)).await
+        let read = self.files.read(workspace(context), &FilePath::new(&path)?, offset, MAX_BYTES).await?;
+        shown(&path, offset, read)
     }
 }
 
-fn read(workspace: &Path, path: &str, offset: u64) -> Result<ToolOutput, ToolError> {
-    let inner = InnerPath::new(path)?;
-    let (mut file, found) = Folder::open(workspace)?.file(&inner)?;
-    let total = found.len();
+/// A part of a file as text.
+fn shown(path: &str, offset: u64, FilePart { bytes, total }: FilePart) -> Result<ToolOutput, ToolError> {
     if offset > total {
         return Err(ToolError::Arguments(format!("`offset`: `{path}` has only {total} bytes")));
     }
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.take(MAX_BYTES).read_to_end(&mut bytes))
-        .map_err(|error| explain(path, error))?;
     let full = bytes.len() as u64 == MAX_BYTES;
     let mut content = match String::from_utf8(bytes) {
         Ok(content) => content,

@@ -1,14 +1,24 @@
 //! What the built-in tools do on a real folder.
 
 use super::{NAMES, builtin};
+use crate::adapters::folder::FolderFiles;
 use crate::clock::Timestamp;
-use crate::tool::{Effect, ToolContext, ToolError, ToolOutput};
+use crate::files::Files;
+use crate::id::TenantId;
+use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::TempDir;
+
+fn in_folders() -> BTreeMap<String, Arc<dyn Tool>> {
+    let files: Arc<dyn Files> = Arc::new(FolderFiles);
+    builtin(&files)
+}
 
 /// A folder with an agent's workspace in it and, beside it, a file that is none of the agent's business.
 struct Place {
@@ -34,6 +44,7 @@ impl Place {
 
     fn context(&self) -> ToolContext {
         ToolContext {
+            tenant: TenantId::single(),
             agent: "doc-processor".into(),
             session: None,
             turn: "01J0000000000000000000TURN".into(),
@@ -46,7 +57,7 @@ impl Place {
     }
 
     async fn call(&self, tool: &str, arguments: Value) -> Result<ToolOutput, ToolError> {
-        builtin()[tool].call(&self.context(), &arguments).await
+        in_folders()[tool].call(&self.context(), &arguments).await
     }
 
     async fn text(&self, tool: &str, arguments: Value) -> String {
@@ -96,7 +107,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn each_tool_is_known_by_the_name_in_its_spec_and_says_what_twice_would_do() {
-    let tools = builtin();
+    let tools = in_folders();
     assert_eq!(tools.keys().collect::<Vec<_>>(), NAMES.iter().collect::<Vec<_>>());
     let effects: Vec<_> =
         tools.values().map(|tool| (tool.spec().name.as_str(), tool.spec().effect)).collect();

@@ -71,6 +71,22 @@ impl DynamoTable {
         }
     }
 
+    async fn add(&self, update: Update) -> Result<(), WriteError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(update.key))
+            .update_expression(update.text)
+            .set_condition_expression(update.condition)
+            .set_expression_attribute_names(Some(update.names))
+            .set_expression_attribute_values(Some(update.values))
+            .return_consumed_capacity(ReturnConsumedCapacity::Indexes);
+        let answer = update.send().await.map_err(refused)?;
+        Self::count(&self.consumed.written, answer.consumed_capacity());
+        Ok(())
+    }
+
     async fn put(&self, item: Item, condition: &Condition) -> Result<(), WriteError> {
         let expression = Expression::of(condition);
         let put = self
@@ -125,6 +141,17 @@ impl DynamoTable {
                     .set_expression_attribute_names(expression.names)
                     .set_expression_attribute_values(expression.values);
                 part.delete(delete.build().map_err(broken)?)
+            }
+            Write::Add { key, name, by, set, condition } => {
+                let update = Update::of(&key, name, by, set, &condition);
+                let update = aws_sdk_dynamodb::types::Update::builder()
+                    .table_name(&self.name)
+                    .set_key(Some(update.key))
+                    .update_expression(update.text)
+                    .set_condition_expression(update.condition)
+                    .set_expression_attribute_names(Some(update.names))
+                    .set_expression_attribute_values(Some(update.values));
+                part.update(update.build().map_err(broken)?)
             }
             Write::Check(key, condition) => {
                 let expression = Expression::of(&condition);
@@ -246,6 +273,9 @@ impl Table for DynamoTable {
             match writes.pop() {
                 Some(Write::Put(item, condition)) => return self.put(item, &condition).await,
                 Some(Write::Delete(key, condition)) => return self.delete(&key, &condition).await,
+                Some(Write::Add { key, name, by, set, condition }) => {
+                    return self.add(Update::of(&key, name, by, set, &condition)).await;
+                }
                 check => writes.extend(check),
             }
         }
@@ -285,6 +315,7 @@ struct Expression {
 impl Expression {
     fn of(condition: &Condition) -> Self {
         let named = |name: &str| Some(HashMap::from([("#a".to_owned(), name.to_owned())]));
+        let number = |name: &str, number: i64| (name.to_owned(), value_of(Attr::Number(number)));
         match condition {
             Condition::Always => Self::default(),
             Condition::Absent => Self {
@@ -300,7 +331,42 @@ impl Expression {
                 names: named(name),
                 values: Some(HashMap::from([(":a".to_owned(), value_of(attr.clone()))])),
             },
+            Condition::AtMost(name, most) => Self {
+                text: Some("attribute_not_exists(#a) OR #a <= :most".to_owned()),
+                names: named(name),
+                values: Some(HashMap::from([number(":most", *most)])),
+            },
+            Condition::Within(name, above, most) => Self {
+                text: Some("#a > :above AND #a <= :most".to_owned()),
+                names: named(name),
+                values: Some(HashMap::from([number(":above", *above), number(":most", *most)])),
+            },
         }
+    }
+}
+
+/// A [`Write::Add`] as DynamoDB reads it.
+struct Update {
+    key: Values,
+    text: String,
+    condition: Option<String>,
+    names: HashMap<String, String>,
+    values: Values,
+}
+
+impl Update {
+    fn of(key: &Key, name: &str, by: i64, set: Attrs, condition: &Condition) -> Self {
+        let Expression { text: condition, names, values } = Expression::of(condition);
+        let (mut names, mut values) = (names.unwrap_or_default(), values.unwrap_or_default());
+        let mut text = "SET #n = #n + :by".to_owned();
+        names.insert("#n".to_owned(), name.to_owned());
+        values.insert(":by".to_owned(), value_of(Attr::Number(by)));
+        for (number, (name, attr)) in set.into_iter().enumerate() {
+            text.push_str(&format!(", #s{number} = :s{number}"));
+            names.insert(format!("#s{number}"), name);
+            values.insert(format!(":s{number}"), value_of(attr));
+        }
+        Self { key: key_values(key), text, condition, names, values }
     }
 }
 

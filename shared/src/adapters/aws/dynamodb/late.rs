@@ -9,7 +9,7 @@ use super::heads::{self, Head, Held, View};
 use super::homes::{self, DynamoRegions};
 use super::steps::{Body, Facts, NewStep, Steps, StoredStep};
 use super::table::{Condition, Item, Query, Write};
-use super::turns::{self, Pointer};
+use super::turns::{self, Accepted, Pointer};
 use super::walk::Walk;
 use super::{answers, keys};
 use crate::audit::NewAudit;
@@ -26,15 +26,6 @@ const WATCH: Duration = Duration::from_secs(15 * 60);
 
 /// Most steps that are copied one by one; the middle of a longer turn becomes one step, so that a transaction holds it.
 const MOST_STEPS: usize = 40;
-
-/// What is visible of a session's turns.
-#[derive(Default)]
-struct Visible {
-    /// Turns of the present transcript.
-    turns: Vec<TurnId>,
-    /// Which of them was accepted under a principal's key.
-    keys: BTreeMap<(PrincipalId, String), TurnId>,
-}
 
 /// Late steps of one turn, as they follow each other.
 struct Group {
@@ -102,7 +93,7 @@ impl DynamoRegions {
             is_open |= !is_whole;
             for group in groups {
                 if visible.is_none() {
-                    visible = Some(self.visible(&view).await?);
+                    visible = Some(turns::accepted(self.stores.core.as_ref(), &view).await?);
                 }
                 let sight = visible.get_or_insert_default();
                 let last = group.steps.last().map_or(seen, |step| step.at.n);
@@ -191,32 +182,13 @@ impl DynamoRegions {
         Ok((groups, head.n >= newest && head.seq <= last))
     }
 
-    /// The turns of the present transcript.
-    async fn visible(&self, view: &View) -> Result<Visible, StoreError> {
-        let mut visible = Visible::default();
-        let partition = keys::session_partition(&view.tenant, &view.key);
-        for segment in view.head.segments() {
-            let from = keys::steps_from(&view.head.id, segment.epoch, segment.after.saturating_add(1));
-            let to = keys::steps_through(&view.head.id, segment.epoch, segment.through.saturating_add(1));
-            let mut steps = Steps::oldest_first(self.stores.core.as_ref(), partition.clone(), from, to);
-            while let Some(step) = steps.next().await? {
-                let Some(facts) = step.body.facts.filter(|_| step.at.n <= segment.n) else { continue };
-                if let Some(idempotency) = facts.idempotency {
-                    visible.keys.insert((facts.principal, idempotency.key), step.turn.clone());
-                }
-                visible.turns.push(step.turn);
-            }
-        }
-        Ok(visible)
-    }
-
     /// Settles one late turn; `None` if it is too early, or somebody else was faster.
     async fn settle(
         &self,
         view: &View,
         heads: &[Head],
         head: &Head,
-        visible: &Visible,
+        visible: &Accepted,
         group: Group,
         now: Timestamp,
     ) -> Result<Option<(Verdict, View)>, StoreError> {
@@ -233,7 +205,7 @@ impl DynamoRegions {
         view: &View,
         heads: &[Head],
         head: &Head,
-        visible: &Visible,
+        visible: &Accepted,
         group: Group,
         now: Timestamp,
     ) -> Result<Ruling, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::attrs::Draft;
 use super::schema::EXPIRES;
-use super::table::{Attr, Condition, Write};
+use super::table::{Attr, Attrs, Condition, Write};
 use super::{DynamoStores, TRIES, contended, keys, wrote};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -14,25 +14,43 @@ const ARRIVAL: &str = "arrival";
 
 #[async_trait]
 impl RateLimiter for DynamoStores {
-    /// One read and one conditional write; whoever loses a race reads again.
+    /// One conditional write for a subject that is idle, a second one for one that is not; a denial reads, too. Two such
+    /// writes never undo each other, so nobody has to be the fastest.
     async fn take(&self, subject: &str, limit: Limit, now: Timestamp) -> Result<Decision, StoreError> {
         let key = keys::subject(subject);
+        let local = self.local.as_ref();
+        // What an idle subject is left with, and how far behind its due time one may be.
+        let (_, next) = gcra(None, limit, now);
+        let now_micros = now.as_millis().saturating_mul(1_000);
+        let interval = next.unwrap_or(now_micros).saturating_sub(now_micros);
+        let latest = now_micros.saturating_add(interval.saturating_mul(i64::from(limit.burst)));
+        // From its arrival on a subject is idle with or without its item.
+        let expires = |arrival: i64| arrival / 1_000_000 + 1;
         for _ in 0..TRIES {
-            let stored = match self.local.get(&key).await? {
-                Some(item) => Some(item.int(ARRIVAL)?),
-                None => None,
-            };
-            let (decision, arrival) = gcra(stored, limit, now);
-            let (Decision::Allowed, Some(arrival)) = (decision, arrival) else { return Ok(decision) };
-            let condition = match stored {
-                Some(stored) => Condition::Is(ARRIVAL, Attr::Number(stored)),
-                None => Condition::Absent,
-            };
-            // From its arrival on a subject is idle with or without its item.
-            let item = Draft::new(key.clone()).int(ARRIVAL, arrival).int(EXPIRES, arrival / 1_000_000 + 1);
-            if wrote(self.local.as_ref(), vec![Write::Put(item.item(), condition)]).await? {
-                return Ok(decision);
+            let arrival = now_micros.saturating_add(interval);
+            let item = Draft::new(key.clone()).int(ARRIVAL, arrival).int(EXPIRES, expires(arrival)).item();
+            let is_idle = Condition::AtMost(ARRIVAL, now_micros);
+            if wrote(local, vec![Write::Put(item, is_idle)]).await? {
+                return Ok(Decision::Allowed);
             }
+            let later = Write::Add {
+                key: key.clone(),
+                name: ARRIVAL,
+                by: interval,
+                set: Attrs::from([(
+                    EXPIRES.to_owned(),
+                    Attr::Number(expires(latest.saturating_add(interval))),
+                )]),
+                condition: Condition::Within(ARRIVAL, now_micros, latest),
+            };
+            if wrote(local, vec![later]).await? {
+                return Ok(Decision::Allowed);
+            }
+            let stored = local.get(&key).await?.map(|item| item.int(ARRIVAL)).transpose()?;
+            if let (denied @ Decision::Denied { .. }, _) = gcra(stored, limit, now) {
+                return Ok(denied);
+            }
+            // Between the two writes it stopped, or began, to be idle.
         }
         Err(contended())
     }

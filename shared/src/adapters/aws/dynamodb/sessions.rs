@@ -65,6 +65,9 @@ impl DynamoStores {
             fingerprint = None;
             found = turns::record(core, &new.tenant, &new.turn, &own).await?;
         }
+        if found.is_none() && matches!(key, Key::LeftOver(_)) && self.here.is_one_of_several {
+            found = self.accepted_under(new).await?;
+        }
         let Some(found) = found else { return Ok((Known::New(own), key)) };
         let accepted_under = found.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint);
         if let (Some(stored), Some(asked)) = (fingerprint.as_ref().or(accepted_under), &new.idempotency)
@@ -78,6 +81,20 @@ impl DynamoStores {
             Some(_) => Known::Answer(Begun::Replayed(Box::new(found.turn))),
         };
         Ok((known, key))
+    }
+
+    /// The visible turn of the session that was accepted under the new one's key, although the key's record names another
+    /// one: two regions accepted the key, and of the record only the later version is left. Reads the whole transcript.
+    async fn accepted_under(&self, new: &NewTurn) -> Result<Option<TurnRecord>, StoreError> {
+        let core = self.core.as_ref();
+        let Some(idempotency) = &new.idempotency else { return Ok(None) };
+        let Some(view) = heads::find(core, &new.tenant, &new.session).await?.view else { return Ok(None) };
+        let mut accepted = turns::accepted(core, &view).await?;
+        let Some(turn) = accepted.keys.remove(&(new.principal.clone(), idempotency.key.clone())) else {
+            return Ok(None);
+        };
+        let pointers = turns::pointers(core, &new.tenant, &turn).await?;
+        turns::record(core, &new.tenant, &turn, &pointers).await
     }
 
     /// Only its home region writes a session: the home, if it is another one.
@@ -206,8 +223,13 @@ impl DynamoStores {
         writes.push(Write::Put(view.head_item()?, head_condition));
         writes.extend(appended(items));
         let pointer = Pointer { session: view.key.clone(), id: view.head.id.clone(), at, same_as: None };
-        let condition = turns::unchanged(&pointers, at.epoch);
-        writes.push(Write::Put(pointer.item(&new.tenant, &turn), condition));
+        let pointer = Write::Put(pointer.item(&new.tenant, &turn), turns::unchanged(&pointers, at.epoch));
+        if !pointers.is_empty() {
+            writes.push(pointer);
+        } else if !self.wrote(vec![pointer]).await? {
+            // By itself it costs half. It stands first: a turn is never without, and what leads to no step leads nowhere.
+            return Ok(None);
+        }
         if earlier.is_none()
             && let Some(record) = answers::of_turn(new, &turn)
         {

@@ -53,6 +53,10 @@ pub enum Condition {
     Present,
     /// There is one, and this attribute has this value.
     Is(&'static str, Attr),
+    /// There is no such item, or this number of it is at most so much.
+    AtMost(&'static str, i64),
+    /// There is one, and this number of it is above the first bound and at most the second.
+    Within(&'static str, i64, i64),
 }
 
 /// One write of a transaction.
@@ -62,6 +66,20 @@ pub enum Write {
     Put(Item, Condition),
     /// Removes the item.
     Delete(Key, Condition),
+    /// Adds to a number of an item that is there, and sets other attributes, without reading first. The condition is one
+    /// that does not hold if there is no such item.
+    Add {
+        /// The item.
+        key: Key,
+        /// The number's attribute.
+        name: &'static str,
+        /// What is added.
+        by: i64,
+        /// What is set beside.
+        set: Attrs,
+        /// What must hold.
+        condition: Condition,
+    },
     /// Writes nothing, only asks.
     Check(Key, Condition),
 }

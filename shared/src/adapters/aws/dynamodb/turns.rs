@@ -7,9 +7,10 @@ use super::keys::{self, StepAt};
 use super::steps::{Facts, Steps, StoredStep};
 use super::table::{Attr, Condition, Item, Query, Table};
 use crate::error::StoreError;
-use crate::id::{SessionId, SessionKey, TenantId, TurnId};
+use crate::id::{PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
 use crate::session::{Idempotency, Turn};
+use std::collections::BTreeMap;
 
 /// Where a turn begins. Written when the turn starts, and again when it runs again; one per epoch.
 #[derive(Debug, Clone)]
@@ -91,13 +92,14 @@ pub(super) async fn pointers(
     core.query(&query).await?.iter().map(Pointer::read).collect()
 }
 
-/// The pointer that leads to what is visible, with the parts of its transcript; the latest, if the turn ran again.
+/// The pointers that may lead to what is visible, with the parts of their transcripts; the latest first, for the turn may
+/// have run again.
 async fn visible<'p>(
     core: &dyn Table,
     view: &View,
     pointers: &'p [Pointer],
-) -> Result<Option<(&'p Pointer, Vec<Segment>)>, StoreError> {
-    let mut best: Option<((usize, u64), &Pointer, Vec<Segment>)> = None;
+) -> Result<Vec<(&'p Pointer, Vec<Segment>)>, StoreError> {
+    let mut found: Vec<((usize, u64), &Pointer, Vec<Segment>)> = Vec::new();
     for pointer in pointers.iter().filter(|pointer| pointer.session == view.key) {
         let segments = if view.head.id == pointer.id {
             view.head.segments()
@@ -113,12 +115,10 @@ async fn visible<'p>(
             epoch == pointer.at.epoch && pointer.at.n <= n && pointer.at.first <= through.saturating_add(1)
         });
         let Some(place) = place else { continue };
-        let rank = (place, pointer.at.n);
-        if best.as_ref().is_none_or(|(than, ..)| *than < rank) {
-            best = Some((rank, pointer, segments));
-        }
+        found.push(((place, pointer.at.n), pointer, segments));
     }
-    Ok(best.map(|(_, pointer, segments)| (pointer, segments)))
+    found.sort_by(|(one, ..), (other, ..)| other.cmp(one));
+    Ok(found.into_iter().map(|(_, pointer, segments)| (pointer, segments)).collect())
 }
 
 /// The turn that its pointers lead to, or `None` if its session was deleted, or nothing of it is visible (yet).
@@ -130,21 +130,38 @@ pub(super) async fn record(
 ) -> Result<Option<TurnRecord>, StoreError> {
     let Some(newest) = pointers.last() else { return Ok(None) };
     let Some(view) = heads::find(core, tenant, &newest.session).await?.view else { return Ok(None) };
-    let Some((pointer, segments)) = visible(core, &view, pointers).await? else { return Ok(None) };
-    if let Some(other) = &pointer.same_as {
-        // What is visible is not superseded, so this leads no further; other epochs may say the opposite.
-        let mut pointers = self::pointers(core, tenant, other).await?;
-        pointers.retain(|pointer| pointer.same_as.is_none());
-        let found = Box::pin(record(core, tenant, other, &pointers)).await?;
-        return Ok(found.map(|mut found| {
-            found.turn.id = turn.clone();
-            found
-        }));
+    for (pointer, segments) in visible(core, &view, pointers).await? {
+        if let Some(other) = &pointer.same_as {
+            // What is visible is not superseded, so this leads no further; other epochs may say the opposite.
+            let mut pointers = self::pointers(core, tenant, other).await?;
+            pointers.retain(|pointer| pointer.same_as.is_none());
+            let found = Box::pin(record(core, tenant, other, &pointers)).await?;
+            return Ok(found.map(|mut found| {
+                found.turn.id = turn.clone();
+                found
+            }));
+        }
+        let steps = steps_of(core, &view, turn, pointer, &segments).await?;
+        // Otherwise it was written for a turn that was not accepted in the end.
+        if steps.first().is_some_and(|first| first.body.facts.is_some()) {
+            return told(turn, tenant, pointer, steps, view).map(Some);
+        }
     }
-    let steps = steps_of(core, &view, turn, pointer, &segments).await?;
+    Ok(None)
+}
+
+/// The turn whose steps these are.
+fn told(
+    turn: &TurnId,
+    tenant: &TenantId,
+    pointer: &Pointer,
+    steps: Vec<StoredStep>,
+    view: View,
+) -> Result<TurnRecord, StoreError> {
+    let nowhere = || broken("a turn's pointer leads to no turn");
     let mut steps = steps.into_iter();
-    let Some(mut first) = steps.next() else { return Ok(None) };
-    let facts = first.body.facts.take().ok_or_else(|| broken("a turn's pointer leads to no turn"))?;
+    let mut first = steps.next().ok_or_else(nowhere)?;
+    let facts = first.body.facts.take().ok_or_else(nowhere)?;
     let (mut ended_at, mut outcome, mut messages) = (None, None, Vec::new());
     for mut step in steps {
         messages.extend(step.messages());
@@ -166,7 +183,7 @@ pub(super) async fn record(
         ended_at,
         outcome,
     };
-    Ok(Some(TurnRecord { turn, idempotency: facts.idempotency, steps: messages, view }))
+    Ok(TurnRecord { turn, idempotency: facts.idempotency, steps: messages, view })
 }
 
 /// The turn's steps, from its input to its end or to the newest.
@@ -199,6 +216,34 @@ pub(super) async fn steps_of(
         }
     }
     Ok(found)
+}
+
+/// What is visible of a session's turns.
+#[derive(Default)]
+pub(super) struct Accepted {
+    /// Turns of the present transcript.
+    pub(super) turns: Vec<TurnId>,
+    /// Which of them was accepted under a principal's key.
+    pub(super) keys: BTreeMap<(PrincipalId, String), TurnId>,
+}
+
+/// The turns of the present transcript; reads all of it.
+pub(super) async fn accepted(core: &dyn Table, view: &View) -> Result<Accepted, StoreError> {
+    let mut accepted = Accepted::default();
+    let partition = keys::session_partition(&view.tenant, &view.key);
+    for segment in view.head.segments() {
+        let from = keys::steps_from(&view.head.id, segment.epoch, segment.after.saturating_add(1));
+        let to = keys::steps_through(&view.head.id, segment.epoch, segment.through.saturating_add(1));
+        let mut steps = Steps::oldest_first(core, partition.clone(), from, to);
+        while let Some(step) = steps.next().await? {
+            let Some(facts) = step.body.facts.filter(|_| step.at.n <= segment.n) else { continue };
+            if let Some(idempotency) = facts.idempotency {
+                accepted.keys.insert((facts.principal, idempotency.key), step.turn.clone());
+            }
+            accepted.turns.push(step.turn);
+        }
+    }
+    Ok(accepted)
 }
 
 /// As [`record`], with the pointers.
