@@ -95,7 +95,7 @@ class LocalCloud(unittest.TestCase):
             call = {"tool": "write", "args": {"path": "notes/a.txt", "content": "a note"}}
             self.assertEqual(self.ask("/tools/invoke", call)["ok"], True)
             bucket = self.here.outputs("reef-dev-region")[1]["FilesBucketName"]
-            written = self.here.client("s3").get_object(Bucket=bucket, Key="agents/main/main/notes/a.txt")
+            written = self.here.client("s3").get_object(Bucket=bucket, Key="agents/main/email-manager/notes/a.txt")
             self.assertEqual(written["Body"].read(), b"a note")
 
             # The schedule's event is a sign of life; whoever is evacuated is not ready.
