@@ -1,6 +1,7 @@
 //! The events in `events/`, as AWS sends them, replayed through the real binaries; what comes back is pinned.
 //!
-//! A file's name is `<function>-<case>.json`. The same files work with `sam local invoke` and `cargo lambda invoke`.
+//! A file's name is `<function>-<case>.json`. The same files work with `sam local invoke` and `cargo lambda invoke`; the
+//! README shows how.
 
 #![expect(clippy::expect_used, reason = "a test fails by a panic")]
 
@@ -39,11 +40,9 @@ fn events(function: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 async fn deploy() -> Deployment {
-    let deployment = Deployment::start(
-        PROGRAMS,
-        &json!({"agents": [{"id": "main", "model": "demo/echo", "workspace": "main"}]}),
-    )
-    .await;
+    let agent = |id: &str| json!({"id": id, "model": "demo/echo", "workspace": id});
+    let settings = json!({"agents": [agent("main"), agent("email-manager")]});
+    let deployment = Deployment::start(PROGRAMS, &settings).await;
     // The token that the events bring: its secret is no secret.
     let token = Token {
         id: PrincipalId::new("01EVENTS"),

@@ -1,9 +1,9 @@
 """A cloud on this machine: the emulator `ministack`, and our stacks deployed into it by `sam deploy`.
 
-    .venv-sam/bin/python tests/templates/cloud.py --functions target/lambda --agents infra/agents
+    .venv-sam/bin/python tests/templates/cloud.py --functions target/lambda --agents infra/agents --demo
 
 deploys the global stack and a region's, with the functions built by `cargo lambda build --release`, and prints where the API
-answers. It ends with Ctrl-C, and everything in it is gone.
+answers. Without `--demo` the vendors' keys are taken from the environment. It ends with Ctrl-C, and everything in it is gone.
 
 What the emulator cannot create is switched off by the stacks' parameters (EMULATED). What it creates, but not whole, is
 completed over AWS's API afterwards (`complete_*`): the reasons stand there.
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
-from samcli.yamlhelper import yaml_dump
+from samcli.yamlhelper import yaml_dump, yaml_parse
 
 from expand import REGIONS, ROOT, source
 from house import House, overrides
@@ -48,9 +48,12 @@ EMULATED = {
 }
 
 
-def free_port():
+LOOPBACK = "127.0.0.1"
+
+
+def free_port(host):
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         return listener.getsockname()[1]
 
 
@@ -61,8 +64,10 @@ class Failed(Exception):
 class Cloud:
     """A running emulator."""
 
-    def __init__(self, endpoint, folder, environment="dev"):
+    def __init__(self, endpoint, lambda_endpoint, folder, environment="dev"):
         self.endpoint = endpoint
+        # Where our functions call each other.
+        self.lambda_endpoint = lambda_endpoint
         self.folder = Path(folder)
         self.environment = environment
         # What the emulator says.
@@ -115,16 +120,17 @@ class Cloud:
         self.client("secretsmanager").put_secret_value(SecretId=name, SecretString=json.dumps(keys))
         self.complete_replicas()
 
-    def deploy_region(self, region, functions, agents):
+    def deploy_region(self, region, functions, agents, demo=False):
         """`functions`: a folder with each function's program at `<name>/bootstrap`; `agents`: one with openclaw.json."""
-        template = self.built(functions, agents)
+        template = self.built(functions, agents, demo)
         given = {**EMULATED["region"], "SettingsPath": str(Path(agents).resolve() / "openclaw.json")}
         self.deploy(region, template, given)
         self.complete_routes(region)
         self.complete_queue(region)
 
-    def built(self, functions, agents):
-        """What `sam build` makes: the template, with each function's program instead of its source."""
+    def built(self, functions, agents, demo):
+        """What `sam build` makes: the template, with each function's program instead of its source. A stack has no parameter
+        for the demo model: nobody shall deploy it by mistake."""
         folder = self.folder / "build"
         folder.mkdir(exist_ok=True)
         template = source("region")
@@ -137,8 +143,31 @@ class Cloud:
             template["Resources"][key]["Properties"]["CodeUri"] = str(code)
             template["Resources"][key].pop("Metadata")
         template["Resources"]["AgentsLayer"]["Properties"]["ContentUri"] = str(Path(agents).resolve())
+        if demo:
+            template["Globals"]["Function"]["Environment"]["Variables"]["REEF_DEMO"] = "1"
         (folder / "template.yaml").write_text(yaml_dump(template))
         return folder / "template.yaml"
+
+    def beside(self, region, folder):
+        """Writes what it takes to run a deployed function beside the cloud, on its tables and its queue: for `sam local
+        invoke` a template, for `cargo lambda watch` the environment of each function."""
+        folder.mkdir(parents=True, exist_ok=True)
+        template = yaml_parse((self.folder / "build/template.yaml").read_text())
+        template["Parameters"]["Architecture"]["Default"] = EMULATED["region"]["Architecture"]
+        del template["Globals"]["Function"]["Environment"]
+        addresses = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ENDPOINT_URL_LAMBDA": self.lambda_endpoint}
+        for key, name in FUNCTIONS.items():
+            known = self.client("lambda", region).get_function_configuration(
+                FunctionName=f"reef-{self.environment}-{name}"
+            )
+            told = {**known["Environment"]["Variables"], **addresses}
+            # In a container the layer is where it is on AWS.
+            inside = {**told, "REEF_CONFIG": template["Parameters"]["SettingsPath"]["Default"]}
+            template["Resources"][key]["Properties"]["Environment"] = {"Variables": inside}
+            given = {**self.variables(region), **told}
+            lines = [f"{one}={given[one]}" for one in sorted(given) if one.startswith(("AWS_", "REEF_"))]
+            (folder / f"{name}.env").write_text("\n".join(lines) + "\n")
+        (folder / "template.yaml").write_text(yaml_dump(template))
 
     def outputs(self, stack, region=REGIONS[0]):
         (found,) = self.client("cloudformation", region).describe_stacks(StackName=stack)["Stacks"]
@@ -191,15 +220,15 @@ class Cloud:
 
 
 @contextmanager
-def cloud():
-    """Starts the emulator, and ends it with all that it started."""
+def cloud(host=LOOPBACK):
+    """Starts the emulator, and ends it with all that it started. `host`: the address where it listens."""
     program = ROOT / ".venv-emulators/bin/ministack"
     if not program.exists():
         raise Failed(f"{program} is missing: `tests/run tools` installs it")
-    endpoint = f"http://127.0.0.1:{free_port()}"
-    streams = serving(type("StreamsOf", (Streams,), {"endpoint": endpoint}))
+    endpoint = f"http://{host}:{free_port(host)}"
+    streams = serving(type("StreamsOf", (Streams,), {"endpoint": endpoint}), host)
     with tempfile.TemporaryDirectory() as folder, streams as lambda_endpoint:
-        server = Cloud(endpoint, folder)
+        server = Cloud(endpoint, lambda_endpoint, folder)
         running = subprocess.Popen(
             [str(program)],
             cwd=folder,
@@ -209,7 +238,7 @@ def cloud():
                 "AWS_ENDPOINT_URL_LAMBDA": lambda_endpoint,
                 # It unpacks the functions there, and leaves them.
                 "TMPDIR": folder,
-                "BIND_HOST": "127.0.0.1",
+                "BIND_HOST": host,
                 "GATEWAY_PORT": endpoint.rsplit(":", 1)[1],
             },
             stdin=subprocess.DEVNULL,
@@ -313,13 +342,13 @@ def unquoted(stream):
 
 
 @contextmanager
-def serving(handler):
+def serving(handler, host=LOOPBACK):
     """A server of this handler, while it is needed: its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer((host, 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http://{host}:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()
@@ -334,14 +363,21 @@ def main():
     parser = argparse.ArgumentParser(description="A cloud on this machine, emulated.")
     parser.add_argument("--functions", required=True, type=Path, help="folder with <function>/bootstrap")
     parser.add_argument("--agents", default=ROOT / "infra/agents", type=Path, help="folder with openclaw.json")
+    parser.add_argument("--demo", action="store_true", help="every agent on the demo model, which needs no key")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="write there what running a function by hand takes")
+    parser.add_argument("--host", default=LOOPBACK, help="address of the emulated AWS; for containers Docker's bridge")
     parser.add_argument("--region", default=REGIONS[0], choices=REGIONS)
     given = parser.parse_args()
     keys = {name: os.environ.get(name, "") for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")}
+    if not given.demo and not any(keys.values()):
+        parser.error("the agents' models need a key: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or give --demo")
     try:
-        with cloud() as here:
+        with cloud(given.host) as here:
             print("deploying …", flush=True)
             here.deploy_global(keys)
-            here.deploy_region(given.region, given.functions, given.agents)
+            here.deploy_region(given.region, given.functions, given.agents, given.demo)
+            if given.beside:
+                here.beside(given.region, given.beside)
             with front(here.api(given.region)[1]) as url:
                 print(f"{url}\nAWS_ENDPOINT_URL={here.endpoint}\nCtrl-C ends it", flush=True)
                 sys.stdin.read()

@@ -14,10 +14,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from samcli.yamlhelper import yaml_parse
+
 from cloud import FUNCTIONS, cloud, front
 from expand import ROOT
 
-SETTINGS = {"agents": [{"id": "main", "model": "demo/echo", "workspace": "main"}]}
+AGENTS = ROOT / "infra/agents"
 REGION = "us-east-1"
 
 
@@ -62,10 +64,9 @@ class LocalCloud(unittest.TestCase):
                 (folder / name).mkdir()
                 program = os.environ["REEF_TEST_" + name.upper().replace("-", "_")]
                 subprocess.run(["strip", "-o", folder / name / "bootstrap", program], check=True)
-            (folder / "agents").mkdir()
-            (folder / "agents/openclaw.json").write_text(json.dumps(SETTINGS))
-            self.here.deploy_global({"ANTHROPIC_API_KEY": "none", "OPENAI_API_KEY": "none"})
-            self.here.deploy_region(REGION, folder, folder / "agents")
+            # As the README shows it: no keys, and the example agents on the demo model.
+            self.here.deploy_global({"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": ""})
+            self.here.deploy_region(REGION, folder, AGENTS, demo=True)
 
             self.url = self.enterContext(front(self.here.api(REGION)[1]))
 
@@ -79,10 +80,10 @@ class LocalCloud(unittest.TestCase):
             self.assertEqual(answer["choices"][0]["finish_reason"], "stop", answer)
             self.assertIn("hello cloud", answer["choices"][0]["message"]["content"])
             (session,) = self.reef("sessions", "list")
-            self.assertEqual(session["agent"], "main")
+            self.assertEqual(session["agent"], "email-manager")
 
             # A job: gateway, queue, queue-worker, tables.
-            admitted = self.ask("/hooks/agent", {"message": "from a hook", "agentId": "main"})
+            admitted = self.ask("/hooks/agent", {"message": "from a hook", "agentId": "data-analyst"})
             self.assertEqual(admitted["ok"], True)
             end = time.monotonic() + 120
             while [job["state"] for job in self.reef("jobs", "list")["jobs"]] != ["done"]:
@@ -94,7 +95,7 @@ class LocalCloud(unittest.TestCase):
             call = {"tool": "write", "args": {"path": "notes/a.txt", "content": "a note"}}
             self.assertEqual(self.ask("/tools/invoke", call)["ok"], True)
             bucket = self.here.outputs("reef-dev-region")[1]["FilesBucketName"]
-            written = self.here.client("s3").get_object(Bucket=bucket, Key="agents/main/main/notes/a.txt")
+            written = self.here.client("s3").get_object(Bucket=bucket, Key="agents/main/email-manager/notes/a.txt")
             self.assertEqual(written["Body"].read(), b"a note")
 
             # The schedule's event is a sign of life; whoever is evacuated is not ready.
@@ -107,6 +108,20 @@ class LocalCloud(unittest.TestCase):
             self.assertEqual(self.ready(), 503)
             self.assertEqual(self.reef("region", "restore", REGION)["in_service"], True)
             self.assertEqual(self.ready(), 200)
+
+            # A function that is run by hand meets the same tables and the same queue.
+            self.here.beside(REGION, folder / "beside")
+            for name in FUNCTIONS.values():
+                lines = (folder / f"beside/{name}.env").read_text().splitlines()
+                told = dict(line.split("=", 1) for line in lines)
+                self.assertEqual(told["AWS_ENDPOINT_URL"], self.here.endpoint)
+                self.assertEqual((told["REEF_CORE_TABLE"], told["REEF_LOCAL_TABLE"]), ("reef-dev-core", "reef-dev-local"))
+                self.assertTrue(told["REEF_QUEUE_URL"].endswith("/reef-dev-jobs"), told)
+                self.assertEqual((told["REEF_CONFIG"], told["REEF_DEMO"]), (str(AGENTS / "openclaw.json"), "1"))
+            made = yaml_parse((folder / "beside/template.yaml").read_text())
+            for key in FUNCTIONS:
+                told = made["Resources"][key]["Properties"]["Environment"]["Variables"]
+                self.assertEqual((told["AWS_ENDPOINT_URL"], told["REEF_CONFIG"]), (self.here.endpoint, "/opt/openclaw.json"))
 
 
 if __name__ == "__main__":

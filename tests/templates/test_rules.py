@@ -276,7 +276,7 @@ BROKEN = {
         drop("global", "CoreTable", "GlobalSecondaryIndexes.2"),
         put("global", "CoreTable", "GlobalSecondaryIndexes.0.Projection", {"ProjectionType": "ALL"}),
         drop("region", "LocalTable", "TimeToLiveSpecification"),
-        drop("region", "StoresPolicy", "PolicyDocument.Statement.1.Resource.0"),
+        drop("region", "StoresPolicy", "PolicyDocument.Statement.2.Resource.0"),
     ],
     "the_files_are_private_encrypted_and_can_be_brought_back": [
         put("region", "FilesBucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", False),
