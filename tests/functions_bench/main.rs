@@ -2,7 +2,8 @@
 //!
 //! The real binaries run on the emulated Lambda of `harness::lambda`, over emulated stores, beside a function that does
 //! nothing (`hello`): start to first question for an event, a cold and a warm request, memory, size. Times hold the
-//! emulators' work, too; what is compared with `hello` holds the same. The machine is not Lambda's: compare, do not quote.
+//! emulators' work, too; what is compared with `hello` holds the same, but a streamed answer also waits up to 40 ms for the
+//! system's delayed acknowledgement of its first piece. The machine is not Lambda's: compare, do not quote.
 //!
 //! Without `--functions` the binaries are built first. With it they are taken from what `cargo lambda build --release
 //! --output-format zip` left, and the zips' sizes are measured along.
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use clap::Parser;
 use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
 use harness::lambda::Function;
+use harness::usage;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::Write;
@@ -56,6 +58,8 @@ struct Figures {
     init_max_ms: f64,
     warm_us: f64,
     warm_p99_us: f64,
+    /// Processor time of the function itself: the emulator's waiting is not in it.
+    cpu_us: f64,
     rss_mib: f64,
     binary_mb: f64,
     zip_mb: Option<f64>,
@@ -102,15 +106,22 @@ async fn measure(options: &Options) -> Result<()> {
     }
     writeln!(
         out,
-        "{:<14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>9}",
-        "function", "init p50", "max", "warm p50", "p99", "RSS", "binary", "zip"
+        "{:<14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>9}",
+        "function", "init p50", "max", "warm p50", "p99", "warm CPU", "RSS", "binary", "zip"
     )?;
     for row in &rows {
         let zip = row.zip_mb.map_or_else(String::new, |zip| format!("{zip:.2} MB"));
         writeln!(
             out,
-            "{:<14}{:>7.1} ms{:>7.1} ms{:>7.0} µs{:>7.0} µs{:>6.1} MiB{:>8.2} MB{zip:>9}",
-            row.name, row.init_ms, row.init_max_ms, row.warm_us, row.warm_p99_us, row.rss_mib, row.binary_mb
+            "{:<14}{:>7.1} ms{:>7.1} ms{:>7.0} µs{:>7.0} µs{:>7.0} µs{:>6.1} MiB{:>8.2} MB{zip:>9}",
+            row.name,
+            row.init_ms,
+            row.init_max_ms,
+            row.warm_us,
+            row.warm_p99_us,
+            row.cpu_us,
+            row.rss_mib,
+            row.binary_mb
         )?;
     }
     writeln!(
@@ -130,7 +141,7 @@ impl Figures {
     fn json(&self) -> Value {
         json!({
             "function": self.name, "init_ms": self.init_ms, "init_max_ms": self.init_max_ms, "warm_us": self.warm_us,
-            "warm_p99_us": self.warm_p99_us, "rss_mib": self.rss_mib, "binary_mb": self.binary_mb, "zip_mb": self.zip_mb,
+            "warm_p99_us": self.warm_p99_us, "cpu_us": self.cpu_us, "rss_mib": self.rss_mib, "binary_mb": self.binary_mb, "zip_mb": self.zip_mb,
         })
     }
 }
@@ -223,15 +234,19 @@ async fn one(deployment: &Deployment, built: &Built, cold: usize, warm: usize) -
     }
     let mut inits = millis(&inits);
     let mut times = Vec::new();
+    // The last cold one is the warm one.
+    let process = *platform.processes(built.name).first().ok_or("no instance")?;
+    let before = usage::cpu(process)?;
     for _ in 0..warm {
         let started = Instant::now();
         ask().await?;
         times.push(started.elapsed());
     }
+    let used = usage::cpu(process)?.saturating_sub(before);
     let mut times = millis(&times);
     let mut memory = Vec::new();
     for process in platform.processes(built.name) {
-        memory.push(rss(process)?);
+        memory.push(usage::rss_mib(process)?);
     }
     let size = |path: &Path| -> Result<f64> { Ok(mega(std::fs::metadata(path)?.len())) };
     Ok(Figures {
@@ -240,6 +255,7 @@ async fn one(deployment: &Deployment, built: &Built, cold: usize, warm: usize) -
         init_max_ms: at(&mut inits, 100),
         warm_us: at(&mut times, 50) * 1000.0,
         warm_p99_us: at(&mut times, 99) * 1000.0,
+        cpu_us: used.as_secs_f64() * 1e6 / f64::from(u32::try_from(warm)?),
         rss_mib: at(&mut memory, 100),
         binary_mb: size(&built.binary)?,
         zip_mb: built.zip.as_deref().map(size).transpose()?,
@@ -293,12 +309,4 @@ fn at(values: &mut [f64], percent: usize) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
 fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-/// Resident memory of a process in MiB.
-fn rss(process: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib / 1024.0)
 }

@@ -19,4 +19,5 @@ pub mod sqs;
 pub mod stores;
 pub mod time;
 pub mod transcript;
+pub mod usage;
 pub mod vendor;

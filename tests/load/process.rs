@@ -2,6 +2,7 @@
 
 use crate::Result;
 use axum::Router;
+use harness::usage;
 use serde_json::Value;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -60,23 +61,12 @@ impl Process {
 
     /// CPU time that it has used, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // The name may hold anything; behind its bracket come the state, and at places 12 and 13 user and system time.
-        let (_, rest) = stat.rsplit_once(')').ok_or("an unreadable stat")?;
-        let mut times = rest.split_whitespace().skip(11).map(str::parse::<u64>);
-        let (Some(user), Some(system)) = (times.next(), times.next()) else {
-            return Err("an unreadable stat".into());
-        };
-        let ticks = user? + system?;
-        Ok(Duration::from_secs_f64(to_f64(ticks) / to_f64(rustix::param::clock_ticks_per_second())))
+        usage::cpu(self.pid)
     }
 
     /// Resident memory in MiB.
     pub(crate) fn rss(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(to_f64(kib) / 1024.0)
+        usage::rss_mib(self.pid)
     }
 
     /// Asks it to end, and waits until it has.
