@@ -134,7 +134,6 @@ class Cloud:
         folder = self.folder / "build"
         folder.mkdir(exist_ok=True)
         template = source("region")
-        del template["Globals"]["Function"]["CodeUri"]
         for key, name in FUNCTIONS.items():
             code = folder / name
             shutil.rmtree(code, ignore_errors=True)

@@ -40,8 +40,9 @@ def expand(template, given=None, region="us-east-1"):
         return copy.deepcopy(template)
     template = copy.deepcopy(template)
     # What `sam deploy` uploads stands in a bucket by then.
-    template["Globals"]["Function"]["CodeUri"] = "s3://uploaded/functions.zip"
     for one in template["Resources"].values():
+        if one["Type"] == "AWS::Serverless::Function" and "CodeUri" in one["Properties"]:
+            one["Properties"]["CodeUri"] = "s3://uploaded/function.zip"
         if one["Type"] == "AWS::Serverless::LayerVersion":
             one["Properties"]["ContentUri"] = "s3://uploaded/layer.zip"
     os.environ["AWS_DEFAULT_REGION"] = region

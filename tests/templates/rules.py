@@ -279,10 +279,13 @@ def the_functions_are_those_of_the_workspace(house):
     if set(found) != set(FUNCTIONS):
         yield f"functions are {sorted(found)}"
     for name in found:
-        metadata = house.templates["region"]["Resources"][found[name][0]].get("Metadata", {})
-        properties = {"Binary": name, "Flags": ["--config", "functions/lambda.toml"]}
-        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": properties}:
+        resource = house.templates["region"]["Resources"][found[name][0]]
+        metadata, code = resource.get("Metadata", {}), resource["Properties"].get("CodeUri")
+        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
             yield f"{name} is built by {metadata}"
+        # Its own folder: at the top Cargo builds `reef`, and at other settings.
+        if code != f"../../functions/{name}":
+            yield f"{name} is built in {code}"
         if not (ROOT / f"functions/{name}/Cargo.toml").exists():
             yield f"there is no functions/{name}"
         if found[name][1]["Architectures"] != ["arm64"]:
