@@ -1,5 +1,6 @@
 //! What a kill -9 must not do: the real binary on a real disk dies at every labelled point of a turn, is started again
-//! and asked again with the same idempotency key – or is left alone.
+//! and asked again with the same idempotency key – or is left alone. The same with the three functions, each of which dies at
+//! every point that it passes, on AWS (emulated).
 //!
 //! Afterwards: no accepted turn is lost; the same key has one answer; the model is shown nothing twice; an idempotent
 //! effect is there once, and a `once` tool ran at most once – if that is not known, its turn is parked and listed; no
@@ -9,6 +10,10 @@
 
 #[path = "crash/drain.rs"]
 mod drain;
+#[path = "crash/functions.rs"]
+mod functions;
+#[path = "crash/promises.rs"]
+mod promises;
 #[path = "crash/scenario.rs"]
 mod scenario;
 #[path = "crash/storm.rs"]
@@ -17,18 +22,23 @@ mod storm;
 mod workload;
 
 use drain::End;
+use functions::Ground;
 use futures::StreamExt;
 use futures::stream;
-use harness::dynamo::{Dynamo, Tables};
+use harness::cloud::{Account, Programs};
 use harness::vendor::{Options, Vendor};
-use scenario::{Caller, Plan, Report};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use promises::{Caller, Report, judge};
+use scenario::Plan;
 use std::time::Duration;
 use workload::{LEASE_SECONDS, Prepared, Workload};
 
 const REEF: &str = env!("CARGO_BIN_EXE_reef-under-test");
 const REEF_CRASH: &str = env!("CARGO_BIN_EXE_reef-crash");
+const FUNCTIONS_CRASH: Programs = Programs {
+    gateway: env!("CARGO_BIN_EXE_gateway-crash"),
+    agent_invoke: env!("CARGO_BIN_EXE_agent-invoke-crash"),
+    queue_worker: env!("CARGO_BIN_EXE_queue-worker-crash"),
+};
 
 /// Scenarios at once: their processes mostly wait for leases.
 const AT_ONCE: usize = 16;
@@ -36,13 +46,18 @@ const AT_ONCE: usize = 16;
 /// How long a session may be held after a kill.
 const MOST_HELD: Duration = Duration::from_secs(LEASE_SECONDS + 5);
 
-/// The same on DynamoDB. Emulated it shares the processors with all of the test's processes: this says that no session is
+/// The same on AWS. Its emulators share the processors with all of the test's processes: this says that no session is
 /// stuck, not how soon it goes on.
 const MOST_HELD_EMULATED: Duration = Duration::from_secs(LEASE_SECONDS + 29);
 
+/// A vendor that is slow.
+async fn vendor() -> Vendor {
+    Vendor::with(Options { pause: Duration::from_millis(100), ..Options::default() }).await
+}
+
 /// Every place of the workload, each time with a client that asks again and with one that leaves.
 fn single(prepared: &Prepared) -> Vec<(Vec<String>, Caller)> {
-    let places = prepared.places().into_iter();
+    let places = prepared.places.iter();
     places
         .flat_map(|place| [Caller::AsksAgain, Caller::Leaves].map(|caller| (vec![place.clone()], caller)))
         .collect()
@@ -51,7 +66,7 @@ fn single(prepared: &Prepared) -> Vec<(Vec<String>, Caller)> {
 /// Two or three kills in a row: the process dies again while it makes good the death before. Which places meet is
 /// decided by steps through the list that have no common divisor with most lengths, so that all kinds of pairs come.
 fn nested(prepared: &Prepared) -> Vec<(Vec<String>, Caller)> {
-    let places = prepared.places();
+    let places = &prepared.places;
     let place = |at: usize| places[at % places.len()].clone();
     // What a resumption passes: its first passings.
     let early: Vec<String> = places.iter().filter(|place| place.ends_with(":1")).cloned().collect();
@@ -66,84 +81,56 @@ fn nested(prepared: &Prepared) -> Vec<(Vec<String>, Caller)> {
     (0..8).map(plan).collect()
 }
 
-async fn run(planned: (&Prepared, Plan)) -> (&Prepared, Plan, Report) {
-    let (prepared, plan) = planned;
-    let report = scenario::run(prepared, &plan).await;
-    (prepared, plan, report)
-}
-
-/// Runs every scenario, on SQLite or on this server; how many processes were killed.
-async fn kill_at_every_point(server: Option<&Arc<Dynamo>>) -> usize {
-    let vendor = Vendor::with(Options { pause: Duration::from_millis(100), ..Options::default() }).await;
-    let prepared: Vec<Prepared> = stream::iter(Workload::all())
-        .map(|workload| async {
-            let tables = match server {
-                Some(server) => Some(Tables::new(server).await),
-                None => None,
-            };
-            workload.prepare(REEF_CRASH, &vendor, tables).await
-        })
-        .buffered(4)
-        .collect()
-        .await;
+/// Runs every scenario of `reef`; how many processes were killed.
+async fn kill_reef_at_every_point() -> usize {
+    let vendor = vendor().await;
+    let prepared = stream::iter(Workload::all()).map(|workload| workload.prepare(REEF_CRASH, &vendor));
+    let prepared: Vec<Prepared> = prepared.buffered(4).collect().await;
     let mut plans = Vec::new();
     for prepared in &prepared {
         for (crashes, caller) in single(prepared).into_iter().chain(nested(prepared)) {
             plans.push((prepared, Plan { number: plans.len(), crashes, caller }));
         }
     }
-    let (at_once, most_held) =
-        if server.is_some() { (AT_ONCE / 2, MOST_HELD_EMULATED) } else { (AT_ONCE, MOST_HELD) };
-    if server.is_some() {
-        // Half of them, each place with one of its two callers: the emulator is slower than a disk.
-        let half = |(_, plan): &(&Prepared, Plan)| (plan.number + plan.number / 2).is_multiple_of(2);
-        plans.retain(half);
-    }
-    let reports: Vec<(&Prepared, Plan, Report)> =
-        stream::iter(plans).map(run).buffer_unordered(at_once).collect().await;
+    let run = |(prepared, plan): (_, Plan)| async move {
+        let report = scenario::run(prepared, &plan).await;
+        (format!("{} {:?} {:?}", prepared.workload.name, plan.caller, plan.crashes), report)
+    };
+    let reports: Vec<(String, Report)> =
+        stream::iter(plans).map(run).buffer_unordered(AT_ONCE).collect().await;
+    judge(&reports, MOST_HELD)
+}
 
-    let mut kills: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut failed = Vec::new();
-    for (prepared, plan, report) in &reports {
-        for point in &report.deaths {
-            *kills.entry(point).or_default() += 1;
-        }
-        let mut problems = report.problems.clone();
-        if report.held > most_held {
-            problems.push(format!("held: for {:?}", report.held));
-        }
-        if !problems.is_empty() {
-            failed.push(format!(
-                "{} {:?} {:?}\n  {}",
-                prepared.workload.name,
-                plan.caller,
-                plan.crashes,
-                problems.join("\n  ")
-            ));
+/// Runs every scenario of the functions; how many instances were killed.
+async fn kill_functions_at_every_point() -> usize {
+    let ground = Ground { account: Account::open().await, vendor: vendor().await, programs: FUNCTIONS_CRASH };
+    let ground = &ground;
+    let prepared = stream::iter(Workload::all()).map(|workload| functions::prepare(ground, workload));
+    let prepared: Vec<functions::Prepared> = prepared.buffered(4).collect().await;
+    let mut plans = Vec::new();
+    for prepared in &prepared {
+        for (crashes, caller) in prepared.plans() {
+            plans.push((&prepared.workload, functions::Plan { number: plans.len(), crashes, caller }));
         }
     }
-    let parked = reports.iter().filter(|(_, _, report)| report.parked).count();
-    let longest = reports.iter().map(|(_, _, report)| report.held).max().unwrap_or_default();
-    let total: usize = kills.values().sum();
-    println!(
-        "{} scenarios, {total} kills, {} failed, {parked} parked, held for at most {longest:?}; kills: {kills:?}",
-        reports.len(),
-        failed.len()
-    );
-    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
-    total
+    let run = |(workload, plan): (_, functions::Plan)| async move {
+        let report = functions::run(ground, workload, &plan).await;
+        (format!("{} {:?} {:?}", workload.name, plan.caller, plan.crashes), report)
+    };
+    let reports: Vec<(String, Report)> =
+        stream::iter(plans).map(run).buffer_unordered(AT_ONCE).collect().await;
+    judge(&reports, MOST_HELD_EMULATED)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
-    let kills = Box::pin(kill_at_every_point(None)).await;
+    let kills = Box::pin(kill_reef_at_every_point()).await;
     assert!(kills >= 300, "{kills} kills");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_at_any_point_of_a_turn_on_dynamodb_loses_nothing_and_repeats_nothing() {
-    let server = Dynamo::shared();
-    let kills = Box::pin(kill_at_every_point(Some(&server))).await;
+async fn a_kill_of_a_function_at_any_point_of_a_turn_loses_nothing_and_repeats_nothing() {
+    let kills = Box::pin(kill_functions_at_every_point()).await;
     assert!(kills >= 300, "{kills} kills");
 }
 

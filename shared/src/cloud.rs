@@ -15,7 +15,7 @@ use crate::adapters::aws::s3::S3Files;
 use crate::adapters::aws::sqs::SqsJobQueue;
 use crate::adapters::aws::start::function_config;
 use crate::adapters::folder::FolderFiles;
-use crate::adapters::models;
+use crate::adapters::models::{self, Providers};
 use crate::agent::AgentInvoker;
 use crate::agent::home::{HomeInvoker, HomeParts};
 use crate::agent::runner::{Deadline, Runner, RunnerParts};
@@ -27,9 +27,11 @@ use crate::id::{IdSource, RandomIds, RegionId, TenantId};
 use crate::logs::{JsonLines, report_panics};
 use crate::metrics::{Metrics, Sink};
 use crate::region::Regions;
+use crate::tool::Tool;
 use crate::tools;
 use aws_config::SdkConfig;
 use emf::EmfSink;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,6 +63,27 @@ pub enum Role {
     Worker,
 }
 
+/// What a function meets outside its process.
+pub struct Outside {
+    /// Where data is kept.
+    pub stores: Stores,
+    /// The built-in tools by name.
+    pub tools: BTreeMap<String, Arc<dyn Tool>>,
+    /// Where turns run.
+    pub turns: Turns,
+}
+
+/// Where turns run.
+pub enum Turns {
+    /// In another function.
+    Elsewhere(Arc<dyn AgentInvoker>),
+    /// Here, with these model vendors by id.
+    Here(Providers),
+}
+
+/// Puts something around it: nothing in the product, fault points in the crash suite.
+pub type Wrap = fn(Outside) -> Outside;
+
 /// A wired function.
 pub struct Cloud {
     /// All that a request or an event can meet.
@@ -88,14 +111,14 @@ impl Cloud {
 
 /// Starts logging, reads the settings and wires the function. `None` if that is impossible; why is in the log then, all of
 /// it, and the process has nothing to do but to end.
-pub async fn start(role: Role, env: Env<'_>) -> Option<Cloud> {
+pub async fn start(role: Role, env: Env<'_>, wrap: Wrap) -> Option<Cloud> {
     let mut problems = Problems::default();
     start_logs(env, &mut problems);
     let (cloud, config) = read(role, env, &mut problems);
     let wired = match (cloud, config) {
         (Some(cloud), Some(config)) if problems.is_empty() => {
             let wired = match function_config(&cloud.region, cloud.host_roots).await {
-                Ok(aws) => wire(role, &cloud, config, &aws),
+                Ok(aws) => wire(role, &cloud, config, &aws, wrap),
                 Err(problem) => Err(problem),
             };
             wired.map_err(|problem| problems.add("", problem)).ok()
@@ -164,12 +187,28 @@ fn read(role: Role, env: Env<'_>, problems: &mut Problems) -> (Option<CloudConfi
 }
 
 /// Puts the parts together. Opens no connection: the first event does.
-fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Result<Cloud, String> {
+fn wire(
+    role: Role,
+    cloud: &CloudConfig,
+    config: Config,
+    aws: &SdkConfig,
+    wrap: Wrap,
+) -> Result<Cloud, String> {
     for warning in &config.warnings {
         tracing::warn!(target: "operation", "{warning}");
     }
     let (stores, queue, rows) = stores(cloud, aws);
-    let config = Arc::new(config);
+    let turns = match role {
+        Role::Gateway => {
+            Turns::Elsewhere(Arc::new(LambdaInvoker::new(aws, &cloud.region, &cloud.agent_function)))
+        }
+        Role::Agents | Role::Worker => {
+            Turns::Here(models::build(&config.providers).map_err(|error| error.to_string())?)
+        }
+    };
+    let Outside { stores, tools, turns } =
+        wrap(Outside { stores, tools: tools::builtin(&files(cloud, aws)), turns });
+    let (config, tools) = (Arc::new(config), Arc::new(tools));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let sink = cloud
@@ -177,13 +216,11 @@ fn wire(role: Role, cloud: &CloudConfig, config: Config, aws: &SdkConfig) -> Res
         .as_deref()
         .map(|namespace| Arc::new(EmfSink::new(namespace, Arc::clone(&clock))) as Arc<dyn Sink>);
     let metrics = Arc::new(Metrics::telling(sink));
-    let tools = Arc::new(tools::builtin(&files(cloud, aws)));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
-    let agents: Arc<dyn AgentInvoker> = match role {
-        Role::Gateway => Arc::new(LambdaInvoker::new(aws, &cloud.region, &cloud.agent_function)),
-        Role::Agents | Role::Worker => {
-            let models = models::build(&config.providers).map_err(|error| error.to_string())?;
+    let agents: Arc<dyn AgentInvoker> = match turns {
+        Turns::Elsewhere(agents) => agents,
+        Turns::Here(models) => {
             let parts = RunnerParts {
                 config: Arc::clone(&config),
                 sessions: Arc::clone(&stores.sessions),

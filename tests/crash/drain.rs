@@ -1,6 +1,7 @@
 //! A process that is told to stop while a turn is at work, and does not come to its end.
 
-use crate::scenario::{Caller, Report, Scenario};
+use crate::promises::{Caller, Report};
+use crate::scenario::Scenario;
 use crate::workload::{Ask, Workload};
 use harness::client::Client;
 use harness::process::{Process, Signal, Site};

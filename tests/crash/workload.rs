@@ -1,9 +1,9 @@
 //! What is at work when the process dies: one kind of turn each.
 
 use harness::client::{Client, Lost, Reply};
-use harness::dynamo::Tables;
 use harness::process::{Signal, Site};
 use harness::vendor::Vendor;
+use http::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,14 +40,23 @@ impl Ask {
         )
     }
 
+    fn body(&self, mark: &str) -> Value {
+        serde_json::from_str(&self.body.replace(MARK, mark)).expect("a body in JSON")
+    }
+
+    fn headers<'a>(&self, key: &'a str) -> Vec<(&'static str, &'a str)> {
+        let session = self.in_session.then_some(("x-openclaw-session-key", SESSION));
+        [("idempotency-key", key)].into_iter().chain(session).collect()
+    }
+
     /// Sends it with this text in the mark's place and this idempotency key, and again where the answer says so.
     pub(crate) async fn send(&self, client: &Client, mark: &str, key: &str) -> Result<Reply, Lost> {
-        let body = serde_json::from_str(&self.body.replace(MARK, mark)).expect("a body in JSON");
-        let mut headers = vec![("idempotency-key", key)];
-        if self.in_session {
-            headers.push(("x-openclaw-session-key", SESSION));
-        }
-        client.post(self.path, &headers, &body).await
+        client.post(self.path, &self.headers(key), &self.body(mark)).await
+    }
+
+    /// Sends it once.
+    pub(crate) async fn send_once(&self, client: &Client, mark: &str, key: &str) -> Result<Reply, Lost> {
+        client.send(Method::POST, self.path, &self.headers(key), Some(&self.body(mark))).await
     }
 }
 
@@ -63,16 +72,20 @@ pub(crate) enum Effects {
 }
 
 /// The file of every workload that has one.
-const FILE: &str = "notes.txt";
+pub(crate) const FILE: &str = "notes.txt";
 
 impl Effects {
-    /// What is wrong with the workspace.
-    pub(crate) fn problems(self, workspace: &Path, parked: bool) -> Vec<String> {
-        let found = std::fs::read_to_string(workspace.join(FILE)).unwrap_or_default();
+    /// The file in this workspace; empty if it is not there.
+    pub(crate) fn file(self, workspace: &Path) -> String {
+        std::fs::read_to_string(workspace.join(FILE)).unwrap_or_default()
+    }
+
+    /// What is wrong with the file.
+    pub(crate) fn problems(self, found: &str, parked: bool) -> Vec<String> {
         let right = match self {
             Self::None => found.is_empty(),
             Self::Written(content) => found == content,
-            Self::Appended(lines) if parked => lines.concat().starts_with(&found),
+            Self::Appended(lines) if parked => lines.concat().starts_with(found),
             Self::Appended(lines) => lines.concat() == found,
         };
         if right { Vec::new() } else { vec![format!("effect: the file holds {found:?}")] }
@@ -189,7 +202,7 @@ impl Workload {
         Self { is_slow: true, ..self.clone() }.settings(vendor)
     }
 
-    fn settings(&self, vendor: &Vendor) -> Value {
+    pub(crate) fn settings(&self, vendor: &Vendor) -> Value {
         let model = if self.is_slow { "slow/echo" } else { "demo/echo" };
         json!({
             "agents": [{"id": "main", "model": model, "workspace": "./main"}],
@@ -198,33 +211,29 @@ impl Workload {
         })
     }
 
+    /// Does what comes before the turn, which may change what is asked then.
+    pub(crate) async fn prelude(&mut self, client: &Client) {
+        let Some(prelude) = self.prelude.take() else { return };
+        let reply = prelude.send(client, "", "prelude").await.expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        if let Some(id) = reply.json()["choices"][0]["message"]["tool_calls"][0]["id"].as_str() {
+            self.ask.body = self.ask.body.replace("CALL", id);
+        }
+    }
+
     /// A site where everything before the turn has happened, and where a turn that nothing disturbs passes which
     /// points.
-    pub(crate) async fn prepare(
-        mut self,
-        program: &str,
-        vendor: &Vendor,
-        tables: Option<Tables>,
-    ) -> Prepared {
-        let settings = self.settings(vendor);
-        let site = match tables {
-            Some(tables) => Site::on_tables(program, &settings, tables),
-            None => Site::new(program, &settings),
-        };
+    pub(crate) async fn prepare(mut self, program: &str, vendor: &Vendor) -> Prepared {
+        let site = Site::new(program, &self.settings(vendor));
         let token = site.token("chat,sessions,hooks").await;
-        if let Some(prelude) = self.prelude.take() {
+        if self.prelude.is_some() {
             let process = site.serve(&[]);
-            let client = Client::new(&process.url().await.expect("a server"), &token);
-            let reply = prelude.send(&client, "", "prelude").await.expect("an answer");
-            assert_eq!(reply.status, 200, "{}", reply.body);
-            if let Some(id) = reply.json()["choices"][0]["message"]["tool_calls"][0]["id"].as_str() {
-                self.ask.body = self.ask.body.replace("CALL", id);
-            }
+            self.prelude(&Client::new(&process.url().await.expect("a server"), &token)).await;
             process.signal(Signal::TERM);
             assert!(process.exit().await.success(), "{}", process.output());
         }
-        let passed = undisturbed(&site.copy().await, &token, &self).await;
-        Prepared { workload: self, site, token, passed }
+        let passed = undisturbed(&site.copy(), &token, &self).await;
+        Prepared { workload: self, site, token, places: places(&passed) }
     }
 }
 
@@ -234,11 +243,12 @@ pub(crate) struct Prepared {
     pub(crate) workload: Workload,
     pub(crate) site: Site,
     pub(crate) token: String,
-    passed: BTreeMap<String, usize>,
+    /// Where to kill.
+    pub(crate) places: Vec<String>,
 }
 
-/// Which points the turn passes how often.
-async fn undisturbed(site: &Site, token: &str, workload: &Workload) -> BTreeMap<String, usize> {
+/// Which points the turn passes.
+async fn undisturbed(site: &Site, token: &str, workload: &Workload) -> Vec<String> {
     let log = site.path("passings");
     let process = site.serve(&[("REEF_CRASH_LOG", log.to_str().expect("a path"))]);
     let client = Client::new(&process.url().await.expect("a server"), token);
@@ -249,26 +259,30 @@ async fn undisturbed(site: &Site, token: &str, workload: &Workload) -> BTreeMap<
     }
     process.signal(Signal::TERM);
     assert!(process.exit().await.success(), "{}", process.output());
-    let problems = workload.effects.problems(&site.path("main"), false);
+    let effects = workload.effects;
+    let problems = effects.problems(&effects.file(&site.path("main")), false);
     assert!(problems.is_empty(), "{}: {problems:?}", workload.name);
-    let mut passed = BTreeMap::new();
-    for point in std::fs::read_to_string(log).expect("the log of passings").lines() {
-        *passed.entry(point.to_owned()).or_default() += 1;
-    }
-    passed
+    passings(&log)
 }
 
-impl Prepared {
-    /// Where to kill, `POINT:N`: every point, at its first two passings and its last one.
-    pub(crate) fn places(&self) -> Vec<String> {
-        let place = |(point, times): (&String, &usize)| {
-            // How often a lease is renewed depends on the time that the turn takes.
-            let last = if point.starts_with("renew.") { 2 } else { *times };
-            let mut at = vec![1, 2, last];
-            at.retain(|at| *at <= last);
-            at.dedup();
-            at.into_iter().map(|at| format!("{point}:{at}")).collect::<Vec<_>>()
-        };
-        self.passed.iter().flat_map(place).collect()
+/// The points that a process has written down.
+pub(crate) fn passings(log: &Path) -> Vec<String> {
+    std::fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Where to kill a process that passes these points, `POINT:N`: at the first two passings of each and its last one.
+pub(crate) fn places(passed: &[String]) -> Vec<String> {
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for point in passed {
+        *times.entry(point).or_default() += 1;
     }
+    let places = times.into_iter().flat_map(|(point, times)| {
+        // How often a lease is renewed depends on the time that the turn takes.
+        let last = if point.starts_with("renew.") { 2 } else { times };
+        let mut at = vec![1, 2, last];
+        at.retain(|at| *at <= last);
+        at.dedup();
+        at.into_iter().map(move |at| format!("{point}:{at}"))
+    });
+    places.collect()
 }

@@ -3,7 +3,7 @@
 use crate::dynamo::{Dynamo, create};
 use crate::files::Bucket;
 use crate::lambda::front::Front;
-use crate::lambda::source::Source;
+use crate::lambda::source::{Poller, Source};
 use crate::lambda::{Function, Platform, in_region};
 use crate::sqs::Sqs;
 use crate::stores::stores_of;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// The region in which the emulated platform says that it is.
-const REGION: &str = "eu-central-1";
+pub const REGION: &str = "eu-central-1";
 
 /// Where the functions' metrics are kept.
 const NAMESPACE: &str = "Reef/test";
@@ -33,11 +33,6 @@ pub const GATEWAY: &str = "gateway";
 pub const AGENT_INVOKE: &str = "agent-invoke";
 /// Runs jobs.
 pub const QUEUE_WORKER: &str = "queue-worker";
-
-/// The name of a region's bucket.
-fn files_of(region: &str) -> String {
-    format!("files-{region}")
-}
 
 /// The functions' binaries. Cargo tells where they are to integration tests only.
 #[derive(Debug, Clone, Copy)]
@@ -50,62 +45,59 @@ pub struct Programs {
     pub queue_worker: &'static str,
 }
 
-/// A deployed installation; gone when dropped.
-pub struct Deployment {
-    /// Where the functions run.
-    pub platform: Platform,
-    /// The API gateway.
-    pub front: Front,
-    /// The stores of the functions, for a test that looks behind the surface.
-    pub stores: Stores,
-    /// What the first region knows of all of them.
-    pub regions: DynamoRegions,
-    /// What agents wrote in the first region.
-    pub bucket: Bucket,
-    sqs: Sqs,
-    queue_url: String,
-    functions: Vec<(String, Function)>,
-    _dynamo: Arc<Dynamo>,
-    layer: TempDir,
+/// What deployments share: the platform, DynamoDB, and a server of queues and buckets.
+#[derive(Clone)]
+pub struct Account {
+    platform: Arc<Platform>,
+    dynamo: Arc<Dynamo>,
+    sqs: Arc<Sqs>,
 }
 
-impl Deployment {
-    /// Deploys the functions with these settings (`openclaw.json`).
-    pub async fn start(programs: Programs, settings: &Value) -> Self {
-        Self::start_in(programs, settings, &[REGION]).await
+impl Account {
+    /// A new one, without deployments.
+    pub async fn open() -> Self {
+        let platform = Arc::new(Platform::start().await);
+        Self { platform, dynamo: Dynamo::shared(), sqs: Arc::new(Sqs::start()) }
     }
 
-    /// Deploys the functions in each of these regions. They share the table `core`, as if it replicated at once; the first
-    /// region has the queue. Each region has a bucket.
-    pub async fn start_in(programs: Programs, settings: &Value, regions: &[&str]) -> Self {
-        let platform = Platform::start().await;
+    /// Deploys the functions with these settings (`openclaw.json`) in each of these regions. They share the table `core`, as
+    /// if it replicated at once; the first region has the queue. Each region has a bucket. All names end with `suffix`.
+    pub async fn deploy(
+        &self,
+        programs: Programs,
+        settings: &Value,
+        regions: &[&str],
+        suffix: &str,
+    ) -> Deployment {
+        let Self { platform, dynamo, sqs } = self.clone();
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("openclaw.json");
         std::fs::write(&file, settings.to_string()).expect("a settings file");
-        let (dynamo, sqs) = (Dynamo::shared(), Sqs::start());
-        let (core, local) = ("core", format!("local-{}", regions[0]));
+        let core = format!("core{suffix}");
+        let local_of = |region: &str| format!("local-{region}{suffix}");
+        let bucket_of = |region: &str| format!("files-{region}{suffix}");
         let client = dynamo.client();
-        create(&client, core, &CORE_INDEXES).await;
+        create(&client, &core, &CORE_INDEXES).await;
         let mut buckets = Vec::new();
         for region in regions {
-            buckets.push(Bucket::make(sqs.endpoint(), &files_of(region)).await);
-            create(&client, &format!("local-{region}"), &LOCAL_INDEXES).await;
+            buckets.push(Bucket::make(sqs.endpoint(), &bucket_of(region)).await);
+            create(&client, &local_of(region), &LOCAL_INDEXES).await;
         }
         let queue_url = sqs.queue().await;
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
         let here = Here { region: regions[0].to_owned(), ordinal: 0, is_one_of_several: regions.len() > 1 };
-        let rows = DynamoStores::new(table(core), table(&local), here);
+        let rows = DynamoStores::new(table(&core), table(&local_of(regions[0])), here);
         let jobs = SqsJobQueue::new(rows.clone(), sqs.client(), queue_url.as_str(), Duration::ZERO);
         let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows.clone())) };
         let function = |program: &str, region: &str| {
             Function::new(program)
                 .env("AWS_REGION", region)
                 .env("REEF_CONFIG", file.to_str().expect("a path in UTF-8"))
-                .env("REEF_CORE_TABLE", core)
-                .env("REEF_LOCAL_TABLE", &format!("local-{region}"))
+                .env("REEF_CORE_TABLE", &core)
+                .env("REEF_LOCAL_TABLE", &local_of(region))
                 .env("REEF_QUEUE_URL", &queue_url)
-                .env("REEF_FILES_BUCKET", &files_of(region))
-                .env("REEF_AGENT_FUNCTION", "agent-invoke:live")
+                .env("REEF_FILES_BUCKET", &bucket_of(region))
+                .env("REEF_AGENT_FUNCTION", &format!("{AGENT_INVOKE}{suffix}:live"))
                 .env("REEF_REGIONS", &regions.join(","))
                 .env("REEF_METRICS_NAMESPACE", NAMESPACE)
                 .env("AWS_ENDPOINT_URL_DYNAMODB", dynamo.endpoint())
@@ -121,28 +113,68 @@ impl Deployment {
                 (AGENT_INVOKE, programs.agent_invoke),
                 (QUEUE_WORKER, programs.queue_worker),
             ] {
-                let name = if *region == regions[0] { name.to_owned() } else { in_region(name, region) };
+                let name = format!("{name}{suffix}");
+                let name = if *region == regions[0] { name } else { in_region(&name, region) };
                 functions.push((name, function(program, region)));
             }
         }
         for (name, function) in &functions {
             platform.deploy(name, function.clone());
         }
-        let front = Front::start(&platform, GATEWAY).await;
+        let front = Front::start(&platform, &format!("{GATEWAY}{suffix}")).await;
         let regions = DynamoRegions::new(rows, Arc::new(RandomIds), Duration::from_secs(90));
         let bucket = buckets.swap_remove(0);
-        Self {
+        let poller = Poller::new(&platform, &format!("{QUEUE_WORKER}{suffix}"), sqs.client(), &queue_url);
+        Deployment {
             platform,
             front,
             stores,
             regions,
             bucket,
-            sqs,
-            queue_url,
+            poller,
             functions,
             _dynamo: dynamo,
+            _sqs: sqs,
             layer: folder,
         }
+    }
+}
+
+/// A deployed installation; gone when dropped.
+pub struct Deployment {
+    /// Where the functions run.
+    pub platform: Arc<Platform>,
+    /// The API gateway.
+    pub front: Front,
+    /// The stores of the functions, for a test that looks behind the surface.
+    pub stores: Stores,
+    /// What the first region knows of all of them.
+    pub regions: DynamoRegions,
+    /// What agents wrote in the first region.
+    pub bucket: Bucket,
+    /// Brings the queue's messages to the worker, once each time it is asked to.
+    pub poller: Poller,
+    functions: Vec<(String, Function)>,
+    _dynamo: Arc<Dynamo>,
+    _sqs: Arc<Sqs>,
+    layer: TempDir,
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        self.functions.iter().for_each(|(name, _)| self.platform.remove(name));
+    }
+}
+
+impl Deployment {
+    /// Deploys the functions with these settings (`openclaw.json`).
+    pub async fn start(programs: Programs, settings: &Value) -> Self {
+        Self::start_in(programs, settings, &[REGION]).await
+    }
+
+    /// Deploys the functions in each of these regions, in an account of their own.
+    pub async fn start_in(programs: Programs, settings: &Value, regions: &[&str]) -> Self {
+        Account::open().await.deploy(programs, settings, regions, "").await
     }
 
     /// What the functions find at `/opt`: the settings, and agents' folders beside them.
@@ -152,7 +184,7 @@ impl Deployment {
 
     /// Lets the queue bring its messages to the worker, in so many batches at once.
     pub fn bring_messages(&self, batches: usize) -> Source {
-        Source::start(&self.platform, QUEUE_WORKER, &self.sqs.client(), &self.queue_url, batches)
+        Source::start(&self.poller, batches)
     }
 
     /// Deploys one of the functions again, changed.

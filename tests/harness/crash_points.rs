@@ -1,17 +1,19 @@
 //! Crash points: the ports wrapped so that the process kills itself (SIGKILL) at a labelled point of a turn.
 //!
-//! The binary `reef-crash` is the product with these around its ports, and nothing else. Two environment variables
-//! steer it: `REEF_CRASH_AT=POINT[:N]` names the point and its N-th passing (1 if not given) at which the process dies;
+//! The binaries `reef-crash`, `gateway-crash`, `agent-invoke-crash` and `queue-worker-crash` are the product with these around
+//! its ports, and nothing else. Two environment variables steer them: `REEF_CRASH_AT=POINT[:N]` names the point and its N-th passing (1 if not given) at which the process dies;
 //! `REEF_CRASH_LOG=FILE` has every passing written down, a line each, the fatal one with a `!` before it. Without them
 //! nothing happens. The wrappers sit where a real crash does its harm: on both sides of each durable step and of each
 //! effect.
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use shared::agent::{AgentInvoker, RunRequest, TurnEvent, TurnStream};
 use shared::answer::{Answer, AnswerKey, AnswerStore, Claim};
 use shared::app::Stores;
 use shared::clock::Timestamp;
-use shared::error::StoreError;
+use shared::cloud::{Outside, Turns};
+use shared::error::{Error, StoreError};
 use shared::id::{JobId, SessionKey, TenantId, TurnId};
 use shared::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use shared::message::Message;
@@ -21,19 +23,23 @@ use shared::tool::{Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Every point, in about the order in which a job's turn with tools passes them.
-pub const POINTS: [&str; 23] = [
+pub const POINTS: [&str; 27] = [
     "claim.before",
     "claim.after",
     "enqueue.before",
     "enqueue.after",
     "answer.before",
     "answer.after",
+    "hop.before",
+    "hop.first-event",
+    "hop.mid-stream",
+    "hop.after-end",
     "receive.after",
     "begin.before",
     "begin.after",
@@ -80,6 +86,14 @@ impl CrashPoints {
         Ok(Arc::new(Self { point: Some(point.to_owned()), passings_left: AtomicU64::new(passing), log }))
     }
 
+    /// As the environment says.
+    #[expect(clippy::panic, reason = "a test that names a point that does not exist must fail")]
+    pub fn from_environment() -> Arc<Self> {
+        let at = std::env::var("REEF_CRASH_AT").ok();
+        let log = std::env::var_os("REEF_CRASH_LOG").map(PathBuf::from);
+        Self::new(at.as_deref(), log.as_deref()).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
     /// Dies here if this is the point and the passing.
     pub fn pass(&self, point: &'static str) {
         let fatal =
@@ -124,6 +138,18 @@ impl CrashPoints {
         let wrap = |inner| Arc::new(Crashing { inner, points: Arc::clone(self) }) as Arc<dyn Tool>;
         tools.into_iter().map(|(name, tool)| (name, wrap(tool))).collect()
     }
+}
+
+/// Puts the points that the environment names around what a function meets.
+pub fn around_function(outside: Outside) -> Outside {
+    let points = CrashPoints::from_environment();
+    let turns = match outside.turns {
+        Turns::Elsewhere(inner) => {
+            Turns::Elsewhere(Arc::new(Crashing { inner, points: Arc::clone(&points) }))
+        }
+        Turns::Here(models) => Turns::Here(points.models(models)),
+    };
+    Outside { stores: points.stores(outside.stores), tools: points.tools(outside.tools), turns }
 }
 
 struct Crashing<P: ?Sized> {
@@ -252,6 +278,29 @@ impl AnswerStore for Crashing<dyn AnswerStore> {
 
     async fn release(&self, key: &AnswerKey) -> Result<(), StoreError> {
         self.inner.release(key).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl AgentInvoker for Crashing<dyn AgentInvoker> {
+    async fn invoke(&self, request: RunRequest) -> Result<TurnStream, Error> {
+        self.points.pass("hop.before");
+        let events = self.inner.invoke(request).await?;
+        let points = Arc::clone(&self.points);
+        let watched = events.enumerate().map(move |(at, event)| {
+            match (at, &event) {
+                (_, Ok(TurnEvent::Ended { .. })) => points.pass("hop.after-end"),
+                (0, _) => points.pass("hop.first-event"),
+                _ => points.pass("hop.mid-stream"),
+            }
+            event
+        });
+        Ok(watched.boxed())
+    }
+
+    async fn resume(&self, tenant: &TenantId, turn: &TurnId) -> Result<TurnOutcome, Error> {
+        self.inner.resume(tenant, turn).await
     }
 }
 

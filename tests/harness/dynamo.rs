@@ -12,7 +12,6 @@ use aws_sdk_dynamodb::types::{
 use shared::adapters::aws::dynamodb::schema::{CORE_INDEXES, LOCAL_INDEXES};
 use shared::adapters::aws::dynamodb::table::{Index, PARTITION, SORT};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
-use shared::app::Stores;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -81,71 +80,13 @@ impl Dynamo {
 
     /// New, empty tables: `core` and `local`.
     pub async fn tables(&self) -> (DynamoTable, DynamoTable) {
-        let number = self.create_tables().await;
-        let table = |kind: &str| DynamoTable::new(self.client(), format!("{kind}-{number}"));
-        (table("core"), table("local"))
-    }
-
-    async fn create_tables(&self) -> u64 {
         let number = self.tables.fetch_add(1, Ordering::Relaxed);
         let client = self.client();
-        create(&client, &format!("core-{number}"), &CORE_INDEXES).await;
-        create(&client, &format!("local-{number}"), &LOCAL_INDEXES).await;
-        number
+        let (core, local) = (format!("core-{number}"), format!("local-{number}"));
+        create(&client, &core, &CORE_INDEXES).await;
+        create(&client, &local, &LOCAL_INDEXES).await;
+        (DynamoTable::new(client.clone(), core), DynamoTable::new(client, local))
     }
-}
-
-/// The environment variable that names the tables of `reef-crash`.
-pub const TABLES_VARIABLE: &str = "REEF_CRASH_TABLES";
-
-/// The two tables of one site.
-#[derive(Debug, Clone)]
-pub struct Tables {
-    server: Arc<Dynamo>,
-    number: u64,
-}
-
-impl Tables {
-    /// New, empty ones.
-    pub async fn new(server: &Arc<Dynamo>) -> Self {
-        let number = server.create_tables().await;
-        Self { server: Arc::clone(server), number }
-    }
-
-    /// For [`TABLES_VARIABLE`].
-    pub fn name(&self) -> String {
-        format!("{} {}", self.server.endpoint, self.number)
-    }
-
-    /// The stores over them.
-    pub fn stores(&self) -> Stores {
-        stores_named(&self.name())
-    }
-
-    /// New ones of the same content.
-    pub async fn copy(&self) -> Self {
-        let copy = Self::new(&self.server).await;
-        let client = self.server.client();
-        for kind in ["core", "local"] {
-            let from = format!("{kind}-{}", self.number);
-            let items = client.scan().table_name(from).send().await.expect("a table's items");
-            assert_eq!(items.last_evaluated_key, None, "more items than one answer holds");
-            for item in items.items.unwrap_or_default() {
-                let put = client.put_item().table_name(format!("{kind}-{}", copy.number));
-                put.set_item(Some(item)).send().await.expect("a copied item");
-            }
-        }
-        copy
-    }
-}
-
-/// The stores over the tables that [`Tables::name`] names.
-pub fn stores_named(name: &str) -> Stores {
-    let (endpoint, number) = name.split_once(' ').expect("an endpoint and a number");
-    let client = client(endpoint);
-    let core = DynamoTable::new(client.clone(), format!("core-{number}"));
-    let local = DynamoTable::new(client, format!("local-{number}"));
-    stores_of(&Arc::new(DynamoStores::new(Arc::new(core), Arc::new(local), here())))
 }
 
 /// A port that nobody listens on now.

@@ -17,11 +17,11 @@ pub mod source;
 use crate::process::Signal;
 use bytes::Bytes;
 use runtime::{Instance, Work};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,8 @@ pub struct Function {
     pub program: PathBuf,
     /// Its environment, besides what the platform sets.
     pub environment: Vec<(String, String)>,
+    /// A variable that differs: each new instance takes the next value, until there are none left.
+    pub in_turn: Option<(String, Arc<Mutex<VecDeque<String>>>)>,
     /// Longest time for one event.
     pub timeout: Duration,
     /// Most instances; the next event is refused.
@@ -43,7 +45,7 @@ impl Function {
     /// A function of this binary, with 30 s for an event and up to 100 instances.
     pub fn new(program: &str) -> Self {
         let (timeout, concurrency) = (Duration::from_secs(30), 100);
-        Self { program: program.into(), environment: Vec::new(), timeout, concurrency }
+        Self { program: program.into(), environment: Vec::new(), in_turn: None, timeout, concurrency }
     }
 
     /// With one more environment variable.
@@ -51,6 +53,21 @@ impl Function {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With an environment variable that has the first of these values for the first instance, and so on; for later ones
+    /// it is not set.
+    #[must_use]
+    pub fn env_in_turn(mut self, name: &str, values: impl IntoIterator<Item = String>) -> Self {
+        self.in_turn = Some((name.to_owned(), Arc::new(Mutex::new(values.into_iter().collect()))));
+        self
+    }
+
+    /// The environment of a new instance.
+    fn next_environment(&self) -> Vec<(String, String)> {
+        let next = self.in_turn.iter().filter_map(|(name, values)| Some((name, lock(values).pop_front()?)));
+        let next = next.map(|(name, value)| (name.clone(), value));
+        self.environment.iter().cloned().chain(next).collect()
     }
 }
 
@@ -116,6 +133,7 @@ struct Pool {
 struct Record {
     logs: Arc<Mutex<Vec<String>>>,
     inits: Arc<Mutex<Vec<Duration>>>,
+    deaths: Arc<Mutex<Vec<Instant>>>,
     /// Whoever reads what an instance says, until it has nothing more to say.
     readers: TaskTracker,
 }
@@ -146,6 +164,12 @@ impl Platform {
     pub fn deploy(&self, name: &str, function: Function) {
         let pool = Pool { function, idle: Vec::new(), all: Vec::new(), record: Record::default() };
         let before = lock(&self.shared.pools).insert(name.to_owned(), pool);
+        before.into_iter().flat_map(|pool| pool.all).for_each(|instance| instance.end());
+    }
+
+    /// Takes a function away; its instances end.
+    pub fn remove(&self, name: &str) {
+        let before = lock(&self.shared.pools).remove(name);
         before.into_iter().flat_map(|pool| pool.all).for_each(|instance| instance.end());
     }
 
@@ -211,6 +235,12 @@ impl Platform {
     pub fn inits(&self, name: &str) -> Vec<Duration> {
         let inits = Arc::clone(&lock(&self.shared.pools)[name].record.inits);
         lock(&inits).clone()
+    }
+
+    /// When instances died that nobody had ended by deploying.
+    pub fn deaths(&self, name: &str) -> Vec<Instant> {
+        let deaths = Arc::clone(&lock(&self.shared.pools)[name].record.deaths);
+        lock(&deaths).clone()
     }
 
     /// Process ids of a function's instances.

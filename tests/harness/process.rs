@@ -4,14 +4,7 @@
 //! Nothing here waits for time to pass: it waits for lines of output, for answers, and for the end of a process. A
 //! limit, far above what anything takes, turns a hang into a failure that shows the process' output.
 
-use crate::dynamo::{TABLES_VARIABLE, Tables};
-use serde_json::{Value, json};
-use shared::app::Stores;
-use shared::clock::{Clock, SystemClock};
-use shared::id::{RandomIds, TenantId};
-use shared::job::JobFilter;
-use shared::limit::Limit;
-use shared::principal::{NewToken, Scope};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -34,37 +27,22 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Site {
     program: PathBuf,
     folder: TempDir,
-    /// The data are there and not in the folder.
-    tables: Option<Tables>,
 }
 
 impl Site {
     /// A new one for this program, with these settings.
     pub fn new(program: &str, settings: &Value) -> Self {
-        Self::with(program, settings, None)
-    }
-
-    /// A new one whose data are kept in tables of DynamoDB (emulated). Only `reef-crash` can be its program.
-    pub fn on_tables(program: &str, settings: &Value, tables: Tables) -> Self {
-        Self::with(program, settings, Some(tables))
-    }
-
-    fn with(program: &str, settings: &Value, tables: Option<Tables>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let site = Self { program: program.into(), folder, tables };
+        let site = Self { program: program.into(), folder: tempfile::tempdir().expect("a folder") };
         std::fs::write(site.path("openclaw.json"), settings.to_string()).expect("a settings file");
         site
     }
 
     /// Another one that begins as a copy of this. No process may be at work on this one.
-    pub async fn copy(&self) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        copy_folder(self.folder.path(), folder.path()).expect("a copied folder");
-        let tables = match &self.tables {
-            Some(tables) => Some(tables.copy().await),
-            None => None,
-        };
-        Self { program: self.program.clone(), folder, tables }
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self { program: self.program.clone(), folder: tempfile::tempdir().expect("a folder") };
+        copy_folder(self.folder.path(), copy.folder.path()).expect("a copied folder");
+        copy
     }
 
     /// A file of this site.
@@ -79,7 +57,6 @@ impl Site {
             .env_clear()
             .env("REEF_DATA", self.path("data"))
             .env("REEF_CONFIG", self.path("openclaw.json"))
-            .envs(self.tables.iter().map(|tables| (TABLES_VARIABLE, tables.name())))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
@@ -102,9 +79,6 @@ impl Site {
 
     /// A new token with these scopes (`a,b`) and practically no rate limit.
     pub async fn token(&self, scopes: &str) -> String {
-        if let Some(tables) = &self.tables {
-            return token_in(&tables.stores(), scopes).await;
-        }
         let arguments = [
             "token",
             "create",
@@ -119,26 +93,15 @@ impl Site {
         self.json(&arguments).await["token"].as_str().expect("a token").to_owned()
     }
 
-    /// The jobs and the parked turns, as `reef jobs list --json` prints them, or the part of it that stores know.
+    /// The jobs and the parked turns, as `reef jobs list --json` prints them.
     pub async fn jobs(&self) -> Value {
-        let Some(tables) = &self.tables else { return self.json(&["jobs", "list", "--json"]).await };
-        let (stores, tenant) = (tables.stores(), TenantId::single());
-        let filter = JobFilter { limit: 50, ..JobFilter::default() };
-        let jobs = stores.jobs.list(&tenant, &filter).await.expect("the jobs");
-        let jobs: Vec<Value> = jobs.iter().map(|job| json!({"state": job.state})).collect();
-        let parked = stores.index.parked(&tenant, 50).await.expect("the parked turns");
-        let parked: Vec<Value> = parked.iter().map(|turn| json!({"turn": turn.id})).collect();
-        json!({"jobs": jobs, "parked": parked})
+        self.json(&["jobs", "list", "--json"]).await
     }
 
     /// What is wrong with the audit trail.
     pub async fn audit_problem(&self) -> Option<String> {
-        let Some(tables) = &self.tables else {
-            let audit = self.run(&["audit", "verify", "--json"]).await;
-            return (!audit.status.success()).then(|| String::from_utf8_lossy(&audit.stdout).into_owned());
-        };
-        let verdict = tables.stores().audit.verify(&TenantId::single()).await.expect("a verdict");
-        (!verdict.broken.is_empty() || verdict.rows == 0).then(|| format!("{verdict:?}"))
+        let audit = self.run(&["audit", "verify", "--json"]).await;
+        (!audit.status.success()).then(|| String::from_utf8_lossy(&audit.stdout).into_owned())
     }
 
     /// Starts serving on a port of its own choice, with these environment variables.
@@ -152,16 +115,6 @@ impl Site {
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Process::start(command)
     }
-}
-
-/// A new token of these scopes and practically no rate limit.
-async fn token_in(stores: &Stores, scopes: &str) -> String {
-    let scopes = scopes.split(',').map(|scope| scope.parse::<Scope>().expect("a scope")).collect();
-    let limit = Some(Limit { per_second: 100_000.0, burst: 100_000 });
-    let new = NewToken { scopes, limit, ..NewToken::admin("test") };
-    let (token, text) = new.mint(TenantId::single(), &RandomIds, SystemClock.now());
-    stores.tokens.insert(&token).await.expect("a new token");
-    text.expose().to_owned()
 }
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {

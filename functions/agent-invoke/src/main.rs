@@ -1,24 +1,8 @@
-//! The function `agent-invoke`: runs the turns that the gateway asks for, and streams their events.
+//! The function `agent-invoke`.
 
-use futures::StreamExt;
-use lambda_runtime::{LambdaEvent, StreamResponse, service_fn};
-use shared::agent::hop::Ask;
-use shared::agent::relay::relay;
-use shared::clock::Timestamp;
-use shared::cloud::{self, HEARTBEAT, Role};
-use std::convert::Infallible;
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Some(cloud) = cloud::start(Role::Agents, &|name| std::env::var(name).ok()).await else {
-        return ExitCode::FAILURE;
-    };
-    let cloud = &cloud;
-    let answer = service_fn(|event: LambdaEvent<Ask>| async move {
-        cloud.until(Timestamp::from_millis(i64::try_from(event.context.deadline).unwrap_or(i64::MAX)));
-        let lines = relay(cloud.app.clone(), event.payload, cloud.work.clone(), HEARTBEAT);
-        Ok::<_, Infallible>(StreamResponse::from(lines.map(Ok::<_, Infallible>)))
-    });
-    cloud::ended(lambda_runtime::run(answer).await)
+    agent_invoke::serve(std::convert::identity).await
 }

@@ -1,21 +1,8 @@
-//! The function `queue-worker`: runs the jobs that the queue's messages point to, and, on a schedule, finishes what was
-//! interrupted.
+//! The function `queue-worker`.
 
-use lambda_runtime::{LambdaEvent, service_fn};
-use serde_json::Value;
-use shared::clock::Timestamp;
-use shared::cloud::{self, Role, batch};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Some(cloud) = cloud::start(Role::Worker, &|name| std::env::var(name).ok()).await else {
-        return ExitCode::FAILURE;
-    };
-    let cloud = &cloud;
-    let answer = service_fn(|event: LambdaEvent<Value>| async move {
-        cloud.until(Timestamp::from_millis(i64::try_from(event.context.deadline).unwrap_or(i64::MAX)));
-        batch::run(cloud, event.payload).await.map_err(lambda_runtime::Error::from)
-    });
-    cloud::ended(lambda_runtime::run(answer).await)
+    queue_worker::serve(std::convert::identity).await
 }

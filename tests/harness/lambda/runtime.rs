@@ -43,6 +43,7 @@ pub(super) struct Instance {
     process: u32,
     started: Instant,
     inits: Arc<Mutex<Vec<Duration>>>,
+    deaths: Arc<Mutex<Vec<Instant>>>,
     asked_before: AtomicBool,
     ended: AtomicBool,
     keepers: Mutex<Vec<JoinHandle<()>>>,
@@ -69,7 +70,7 @@ impl Instance {
             .env("AWS_REGION", "eu-central-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
-            .envs(function.environment.iter().map(|(name, value)| (name, value)))
+            .envs(function.next_environment())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -78,7 +79,7 @@ impl Instance {
         let mut child = command.spawn().expect("a function that starts");
         let process = child.id().expect("a running process");
         let mut keepers = vec![server];
-        let Record { logs, inits, readers } = record;
+        let Record { logs, inits, deaths, readers } = record;
         keepers.push(readers.spawn(keep(child.stdout.take().expect("its output"), Arc::clone(&logs))));
         keepers.push(readers.spawn(keep(child.stderr.take().expect("its output"), logs)));
         let (inbox, waiting) = mpsc::unbounded_channel();
@@ -91,6 +92,7 @@ impl Instance {
             process,
             started,
             inits,
+            deaths,
             asked_before: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             keepers: Mutex::default(),
@@ -138,6 +140,7 @@ impl Instance {
 
     async fn has_exited(self: &Arc<Self>, how: &str) {
         self.ended.store(true, Ordering::Release);
+        lock(&self.deaths).push(Instant::now());
         self.shared.has_ended(&self.name, self);
         if let Some((_, parts)) = lock(&self.current).take() {
             exited(&parts, how);

@@ -18,28 +18,17 @@ pub struct Source {
 }
 
 impl Source {
-    /// Brings messages of this queue to this function, in so many batches at once.
-    pub fn start(
-        platform: &Platform,
-        function: &str,
-        client: &Client,
-        queue_url: &str,
-        batches: usize,
-    ) -> Self {
-        let poller = |_| {
-            let desk = Desk {
-                shared: Arc::clone(&platform.shared),
-                function: function.to_owned(),
-                client: client.clone(),
-                queue_url: queue_url.to_owned(),
-            };
-            platform.shared.tasks.spawn(async move {
+    /// Brings what this poller finds, in so many batches at once.
+    pub fn start(poller: &Poller, batches: usize) -> Self {
+        let polling = |_| {
+            let poller = poller.clone();
+            poller.shared.tasks.clone().spawn(async move {
                 loop {
-                    desk.poll().await;
+                    poller.poll().await;
                 }
             })
         };
-        Self { pollers: (0..batches).map(poller).collect() }
+        Self { pollers: (0..batches).map(polling).collect() }
     }
 }
 
@@ -49,15 +38,24 @@ impl Drop for Source {
     }
 }
 
-struct Desk {
+/// Looks into a queue for a function.
+#[derive(Clone)]
+pub struct Poller {
     shared: Arc<Shared>,
     function: String,
     client: Client,
     queue_url: String,
 }
 
-impl Desk {
-    async fn poll(&self) {
+impl Poller {
+    /// Brings messages of this queue to this function.
+    pub fn new(platform: &Platform, function: &str, client: Client, queue_url: &str) -> Self {
+        let shared = Arc::clone(&platform.shared);
+        Self { shared, function: function.to_owned(), client, queue_url: queue_url.to_owned() }
+    }
+
+    /// Waits a second for messages, and brings them; returns when the function has answered.
+    pub async fn poll(&self) {
         let received = self
             .client
             .receive_message()
