@@ -79,26 +79,14 @@ pub(crate) async fn prepare(ground: &Ground, workload: Workload) -> Prepared {
 impl Prepared {
     /// What to run: kills at every place, and several in a row.
     pub(crate) fn plans(&self) -> Vec<(Vec<Crash>, Caller)> {
-        let single = self.places.iter().enumerate().flat_map(|(at, crash)| self.single(at, crash));
+        let single = self.places.iter().enumerate().flat_map(|(at, crash)| {
+            let callers = callers(at, crash).into_iter();
+            callers.map(|caller| match (crash.function, caller) {
+                (AGENT_INVOKE, Caller::Leaves) => (given_up(crash), caller),
+                _ => (vec![crash.clone()], caller),
+            })
+        });
         single.chain((0..8).map(|at| self.nested(at))).collect()
-    }
-
-    /// One place, with a client that asks again and with one that leaves.
-    fn single(&self, at: usize, crash: &Crash) -> Vec<(Vec<Crash>, Caller)> {
-        let alone = vec![crash.clone()];
-        match crash.function {
-            GATEWAY => vec![(alone.clone(), Caller::AsksAgain), (alone, Caller::Leaves)],
-            AGENT_INVOKE => vec![(alone, Caller::AsksAgain), (self.given_up(crash), Caller::Leaves)],
-            // Its caller has long been answered.
-            _ => vec![(alone, if at % 2 == 0 { Caller::AsksAgain } else { Caller::Leaves })],
-        }
-    }
-
-    /// The function dies here, and again whenever the gateway asks it to go on, which is twice: the turn is left to the
-    /// schedule.
-    fn given_up(&self, crash: &Crash) -> Vec<Crash> {
-        let at_once = || Crash { function: crash.function, place: AT_ONCE.to_owned() };
-        vec![crash.clone(), at_once(), at_once()]
     }
 
     /// Two or three kills in a row: whoever makes good a death dies of another one. Which places meet is decided by steps
@@ -113,7 +101,7 @@ impl Prepared {
         if !self.workload.is_job && at.is_multiple_of(2) {
             // The worker goes on with the turn, and dies of it, too.
             let by_worker = |at: usize| Crash { function: QUEUE_WORKER, ..again(at) };
-            let mut crashes = self.given_up(&first);
+            let mut crashes = given_up(&first);
             crashes.extend([by_worker(at * 7 + 3), by_worker(at * 3 + 2)]);
             return (crashes, Caller::Leaves);
         }
@@ -123,6 +111,21 @@ impl Prepared {
         crashes.push(of_gateway[at % of_gateway.len()].clone());
         (crashes, Caller::AsksAgain)
     }
+}
+
+/// A point is met for the first time with both callers, later with one of them. The worker's caller has long been answered.
+fn callers(at: usize, crash: &Crash) -> Vec<Caller> {
+    let mut callers = vec![Caller::AsksAgain, Caller::Leaves];
+    if crash.function == QUEUE_WORKER || !crash.place.ends_with(":1") {
+        callers.remove(at % 2);
+    }
+    callers
+}
+
+/// A function dies here, and again whenever the gateway asks it to go on, which is twice: the turn is left to the schedule.
+fn given_up(crash: &Crash) -> Vec<Crash> {
+    let at_once = || Crash { function: crash.function, place: AT_ONCE.to_owned() };
+    vec![crash.clone(), at_once(), at_once()]
 }
 
 /// Runs a scenario.
