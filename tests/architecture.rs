@@ -38,12 +38,7 @@ const LAYERS: &[Layer] = &[
         sees: "",
         crates: "getrandom ulid",
     },
-    Layer {
-        name: "metrics",
-        modules: "metrics",
-        sees: "concepts",
-        crates: "metrics metrics_exporter_prometheus std::fs",
-    },
+    Layer { name: "metrics", modules: "metrics", sees: "concepts", crates: "metrics std::fs" },
     Layer { name: "workspace", modules: "agent::workspace", sees: "concepts", crates: "lru std::fs tracing" },
     Layer { name: "tools", modules: "tools tools::*", sees: "concepts", crates: "jiff serde_path_to_error" },
     Layer {
@@ -92,6 +87,12 @@ const LAYERS: &[Layer] = &[
         modules: "adapters::onprem adapters::onprem::*",
         sees: "concepts",
         crates: "rusqlite std::fs",
+    },
+    Layer {
+        name: "prometheus",
+        modules: "adapters::prometheus",
+        sees: "metrics",
+        crates: "metrics metrics_exporter_prometheus",
     },
     Layer {
         name: "cloud",

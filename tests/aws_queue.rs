@@ -32,7 +32,7 @@ impl Lab {
         let (core, local) = dynamo.tables().await;
         let rows = DynamoStores::new(Arc::new(core), Arc::new(local), here());
         let queue_url = server.queue().await;
-        let jobs = SqsJobQueue::new(rows.clone(), server.client(), &queue_url, GRACE);
+        let jobs = SqsJobQueue::new(rows.clone(), server.client().config().clone(), &queue_url, GRACE);
         Self { rows, jobs, queue_url, server, _dynamo: dynamo }
     }
 

@@ -7,3 +7,5 @@ pub mod memory;
 pub mod models;
 #[cfg(feature = "onprem")]
 pub mod onprem;
+#[cfg(feature = "onprem")]
+pub mod prometheus;

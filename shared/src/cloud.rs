@@ -30,6 +30,7 @@ use crate::region::Regions;
 use crate::tool::Tool;
 use crate::tools;
 use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
 use emf::EmfSink;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,6 +46,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is left of an invocation when turns stop: time to say so, and to be heard.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// A call of a table or a queue that takes so long has lost its connection, as one does while its function is asleep. Both
+/// answer within some ten milliseconds.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A job whose message has not come for so long after it was due has lost it.
 const GRACE: Duration = Duration::from_secs(60);
@@ -215,7 +220,7 @@ fn wire(
         .metrics_namespace
         .as_deref()
         .map(|namespace| Arc::new(EmfSink::new(namespace, Arc::clone(&clock))) as Arc<dyn Sink>);
-    let metrics = Arc::new(Metrics::telling(sink));
+    let metrics = Arc::new(Metrics::told(sink));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
     let agents: Arc<dyn AgentInvoker> = match turns {
@@ -275,6 +280,8 @@ fn files(cloud: &CloudConfig, aws: &SdkConfig) -> Arc<dyn Files> {
 
 /// Every storage port, and the queue among them.
 fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, DynamoStores) {
+    let times = aws.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
+    let aws = &aws.to_builder().timeout_config(times.operation_attempt_timeout(ATTEMPT).build()).build();
     let client = aws_sdk_dynamodb::Client::new(aws);
     let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
     let here = Here {
@@ -284,7 +291,7 @@ fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, Dy
     };
     let rows = DynamoStores::new(table(&cloud.core_table), table(&cloud.local_table), here);
     let queue =
-        Arc::new(SqsJobQueue::new(rows.clone(), aws_sdk_sqs::Client::new(aws), &cloud.queue_url, GRACE));
+        Arc::new(SqsJobQueue::new(rows.clone(), aws_sdk_sqs::Config::new(aws), &cloud.queue_url, GRACE));
     let (all, rows) = (rows.clone(), Arc::new(rows));
     let stores = Stores {
         sessions: Arc::clone(&rows) as _,

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Everything a process needs to know, checked and complete.
@@ -51,7 +52,18 @@ pub struct Config {
 /// Where environment variables come from: an argument, so that a test decides what is set.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The JSON Schema of `openclaw.json`, for editors and for the check itself.
+/// The schema as it was last written down, which a file is checked against: to read it takes less of a function's start
+/// than to make it.
+static WRITTEN_SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    #[expect(
+        clippy::expect_used,
+        reason = "a constant, which a test compares with what is made from the shape"
+    )]
+    serde_json::from_str(include_str!("../openclaw.schema.json")).expect("a schema in JSON")
+});
+
+/// The JSON Schema of `openclaw.json`, made from the shape that is read. A test says when it is no longer what is written
+/// down.
 pub fn schema() -> Value {
     let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value();
     leave_out_null(&mut schema);

@@ -1,16 +1,16 @@
-//! Metrics: what operators watch, by names they know, in Prometheus' text format.
+//! Metrics: what operators watch, by names they know.
 //!
 //! The two request metrics are the guide's; the others carry OpenClaw's names and labels, so that its dashboards work
 //! on them. Nothing here is process-wide: a process may hold several [`Metrics`], as tests do.
 //!
-//! Where nobody scrapes, a platform hears of the few things it sounds alarms about as they happen, by a [`Sink`].
+//! A process that somebody scrapes keeps everything in a [`Ledger`]. Where nobody does, a platform hears of the few things
+//! it sounds alarms about as they happen, by a [`Sink`], and nothing is kept.
 //!
 //! Label values that come from outside (a channel's name, a model's) are bounded: after [`MAX_LABEL_VALUES`] different
 //! ones per label, further ones count as `other`.
 
 use crate::model::Usage;
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,10 +22,6 @@ pub const MAX_LABEL_VALUES: usize = 200;
 
 /// Observed durations wait in memory until they are folded into their histogram; that is done each so many.
 const FOLD_EVERY: u32 = 1024;
-
-/// Bounds of duration histograms in seconds: from a store's write to the longest turn.
-const BOUNDS: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 const METADATA: Metadata<'static> = Metadata::new("reef", Level::INFO, None);
 
@@ -61,19 +57,21 @@ pub trait Sink: Send + Sync {
     fn tell(&self, measured: Measured);
 }
 
+/// Keeps counts and times until they are scraped.
+pub trait Ledger: Recorder + Send + Sync {
+    /// Everything, in Prometheus' text format 0.0.4.
+    fn render(&self) -> String;
+
+    /// Puts what was observed one by one into histograms; until then it takes memory for each.
+    fn fold(&self);
+}
+
 /// Counts and times. Cheap to record, rendered on demand.
 pub struct Metrics {
     sink: Option<Arc<dyn Sink>>,
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
+    ledger: Option<Box<dyn Ledger>>,
     seen: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
     since_fold: AtomicU32,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl fmt::Debug for Metrics {
@@ -83,19 +81,16 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// With every count at zero, and nobody to tell.
-    pub fn new() -> Self {
-        Self::telling(None)
-    }
-
-    /// With every count at zero; the sink, if there is one, is told from now on.
-    pub fn telling(sink: Option<Arc<dyn Sink>>) -> Self {
-        let recorder = builder().build_recorder();
-        let handle = recorder.handle();
-        let metrics =
-            Self { sink, recorder, handle, seen: Mutex::new(BTreeMap::new()), since_fold: AtomicU32::new(0) };
+    /// Kept here for whoever scrapes, with every count at zero.
+    pub fn kept(ledger: impl Ledger + 'static) -> Self {
+        let metrics = Self { ledger: Some(Box::new(ledger)), ..Self::told(None) };
         metrics.describe();
         metrics
+    }
+
+    /// Not kept: the sink, if there is one, is told from now on.
+    pub fn told(sink: Option<Arc<dyn Sink>>) -> Self {
+        Self { sink, ledger: None, seen: Mutex::new(BTreeMap::new()), since_fold: AtomicU32::new(0) }
     }
 
     /// The first byte of an HTTP request's answer went out, `took` after the request's head came in.
@@ -200,8 +195,9 @@ impl Metrics {
         self.observe("openclaw_queue_lane_wait_seconds", labels, waited);
     }
 
-    /// Everything, in Prometheus' text format 0.0.4.
-    pub fn render(&self) -> String {
+    /// Everything that is kept, in Prometheus' text format 0.0.4; `None` if nothing is.
+    pub fn render(&self) -> Option<String> {
+        let ledger = self.ledger.as_ref()?;
         if let Some(bytes) = resident_bytes() {
             #[expect(
                 clippy::cast_precision_loss,
@@ -209,7 +205,7 @@ impl Metrics {
             )]
             self.gauge("openclaw_memory_rss_bytes", Vec::new()).set(bytes as f64);
         }
-        self.handle.render()
+        Some(ledger.render())
     }
 
     fn tell(&self, measured: Measured) {
@@ -222,21 +218,30 @@ impl Metrics {
         self.gauge("openclaw_queue_lane_size", vec![Label::from_static_parts("lane", lane)])
     }
 
+    fn recorder(&self) -> &dyn Recorder {
+        match &self.ledger {
+            Some(ledger) => ledger.as_ref(),
+            None => &NoopRecorder,
+        }
+    }
+
     fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
-        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+        self.recorder().register_counter(&Key::from_parts(name, labels), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
-        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+        self.recorder().register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
     fn observe(&self, name: &'static str, labels: Vec<Label>, took: Duration) {
         let histogram: Histogram =
-            self.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA);
+            self.recorder().register_histogram(&Key::from_parts(name, labels), &METADATA);
         histogram.record(took.as_secs_f64());
-        if self.since_fold.fetch_add(1, Ordering::Relaxed) >= FOLD_EVERY {
+        if let Some(ledger) = &self.ledger
+            && self.since_fold.fetch_add(1, Ordering::Relaxed) >= FOLD_EVERY
+        {
             self.since_fold.store(0, Ordering::Relaxed);
-            self.handle.run_upkeep();
+            ledger.fold();
         }
     }
 
@@ -264,14 +269,14 @@ impl Metrics {
             ("openclaw_session_turn_created_total", "Turns accepted"),
         ];
         for (name, text) in counters {
-            self.recorder.describe_counter(name.into(), None, text.into());
+            self.recorder().describe_counter(name.into(), None, text.into());
         }
         let gauges = [
             ("openclaw_queue_lane_size", "Requests waiting in a lane"),
             ("openclaw_memory_rss_bytes", "Resident memory of this process"),
         ];
         for (name, text) in gauges {
-            self.recorder.describe_gauge(name.into(), None, text.into());
+            self.recorder().describe_gauge(name.into(), None, text.into());
         }
         let durations = [
             ("openclaw_request_duration_seconds", "Time from a request's head to the end of its answer"),
@@ -280,23 +285,9 @@ impl Metrics {
             ("openclaw_queue_lane_wait_seconds", "Time that a request waited in a lane"),
         ];
         for (name, text) in durations {
-            self.recorder.describe_histogram(name.into(), None, text.into());
+            self.recorder().describe_histogram(name.into(), None, text.into());
         }
     }
-}
-
-/// Durations are histograms, except the guide's request duration, whose alert reads a summary's 0.95 quantile.
-fn builder() -> PrometheusBuilder {
-    let histograms = ["openclaw_run_", "openclaw_model_", "openclaw_queue_"];
-    histograms.into_iter().fold(PrometheusBuilder::new(), |builder, prefix| {
-        #[expect(
-            clippy::expect_used,
-            reason = "fails for an empty list of bounds only, and this one is a constant"
-        )]
-        builder
-            .set_buckets_for_metric(Matcher::Prefix(prefix.to_owned()), BOUNDS)
-            .expect("bounds are not empty")
-    })
 }
 
 /// Resident memory, from the second field of Linux' `statm` in pages of 4 KiB; `None` elsewhere.
@@ -304,76 +295,4 @@ fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * 4096)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines_of(text: &str, name: &str) -> Vec<String> {
-        text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn requests_are_counted_by_status_and_summed_up_with_the_guides_quantile() {
-        let metrics = Metrics::new();
-        metrics.request(200, Duration::from_millis(250));
-        metrics.request(200, Duration::from_millis(250));
-        metrics.request(404, Duration::from_millis(250));
-        let text = metrics.render();
-        let mut counts = lines_of(&text, "openclaw_requests_total");
-        counts.sort();
-        assert_eq!(
-            counts,
-            [r#"openclaw_requests_total{status="200"} 2"#, r#"openclaw_requests_total{status="404"} 1"#]
-        );
-        assert_eq!(
-            lines_of(&text, r#"openclaw_request_duration_seconds{quantile="0.95"}"#).len(),
-            1,
-            "{text}"
-        );
-        assert_eq!(
-            lines_of(&text, "openclaw_request_duration_seconds_count"),
-            ["openclaw_request_duration_seconds_count 3"]
-        );
-    }
-
-    #[test]
-    fn a_label_with_too_many_values_counts_the_rest_as_other() {
-        let metrics = Metrics::new();
-        for number in 0..MAX_LABEL_VALUES + 50 {
-            metrics.tool_execution(&format!("tool-{number}"), "completed");
-        }
-        let text = metrics.render();
-        assert_eq!(lines_of(&text, "openclaw_tool_execution_total").len(), MAX_LABEL_VALUES + 1);
-        assert!(
-            text.contains(r#"openclaw_tool_execution_total{outcome="completed",tool="other"} 50"#),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_label_value_cannot_break_out_of_its_line() {
-        let metrics = Metrics::new();
-        metrics.session_turn_created("a\"} 1\nfake 1", "chat");
-        let text = metrics.render();
-        assert_eq!(lines_of(&text, "fake"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_lane_grows_and_shrinks_and_its_waits_are_a_histogram() {
-        let metrics = Metrics::new();
-        metrics.lane_entered("session");
-        metrics.lane_entered("session");
-        metrics.lane_left("session", Duration::from_millis(20));
-        let text = metrics.render();
-        assert_eq!(
-            lines_of(&text, "openclaw_queue_lane_size"),
-            [r#"openclaw_queue_lane_size{lane="session"} 1"#]
-        );
-        assert_eq!(
-            lines_of(&text, "openclaw_queue_lane_wait_seconds_bucket{lane=\"session\",le=\"0.025\"}"),
-            [r#"openclaw_queue_lane_wait_seconds_bucket{lane="session",le="0.025"} 1"#]
-        );
-    }
 }

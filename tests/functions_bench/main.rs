@@ -2,8 +2,7 @@
 //!
 //! The real binaries run on the emulated Lambda of `harness::lambda`, over emulated stores, beside a function that does
 //! nothing (`hello`): start to first question for an event, a cold and a warm request, memory, size. Times hold the
-//! emulators' work, too; what is compared with `hello` holds the same, but a streamed answer also waits up to 40 ms for the
-//! system's delayed acknowledgement of its first piece. The machine is not Lambda's: compare, do not quote.
+//! emulators' work, too; what is compared with `hello` holds the same. The machine is not Lambda's: compare, do not quote.
 //!
 //! Without `--functions` the binaries are built first. With it they are taken from what `cargo lambda build --release
 //! --output-format zip` left, and the zips' sizes are measured along.

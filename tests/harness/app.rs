@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use shared::adapters::memory::Memory;
 use shared::adapters::models;
+use shared::adapters::prometheus::Prometheus;
 use shared::agent::AgentInvoker;
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::app::{App, Lifecycle, Stores};
@@ -152,7 +153,7 @@ impl TestApp {
         let config = Arc::new(config);
         let clock = Arc::new(ManualClock::default());
         let ids = Arc::new(SequentialIds::default());
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::kept(Prometheus::default()));
         let turns = TaskTracker::new();
         let tools = Arc::new(tools);
         let runner = Runner::new(RunnerParts {

@@ -87,7 +87,8 @@ impl Account {
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
         let here = Here { region: regions[0].to_owned(), ordinal: 0, is_one_of_several: regions.len() > 1 };
         let rows = DynamoStores::new(table(&core), table(&local_of(regions[0])), here);
-        let jobs = SqsJobQueue::new(rows.clone(), sqs.client(), queue_url.as_str(), Duration::ZERO);
+        let jobs =
+            SqsJobQueue::new(rows.clone(), sqs.client().config().clone(), queue_url.as_str(), Duration::ZERO);
         let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows.clone())) };
         let function = |program: &str, region: &str| {
             Function::new(program)

@@ -6,6 +6,7 @@ use crate::vendor::Vendor;
 use futures::StreamExt;
 use shared::adapters::memory::Memory;
 use shared::adapters::models;
+use shared::adapters::prometheus::Prometheus;
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::agent::{Agent, AgentInvoker, Resources, RunOptions, RunRequest, TurnEvent, TurnLimits};
 use shared::clock::Clock;
@@ -144,7 +145,7 @@ fn runner(
         tools: Arc::new(tools_on_folders()),
         clock: clock.clone(),
         ids: ids.clone(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::kept(Prometheus::default())),
         turns: turns.clone(),
     })
 }

@@ -11,11 +11,13 @@
 
 pub mod front;
 mod invoke;
+mod prompt;
 mod runtime;
 pub mod source;
 
 use crate::process::Signal;
 use bytes::Bytes;
+use prompt::Prompt;
 use runtime::{Instance, Work};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -313,7 +315,7 @@ pub async fn serve(tasks: &TaskTracker, router: axum::Router) -> (String, JoinHa
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
     let address = listener.local_addr().expect("a bound address");
     let server = tasks.spawn(async move {
-        axum::serve(listener, router).await.expect("the listener works");
+        axum::serve(Prompt(listener), router).await.expect("the listener works");
     });
     (format!("http://{address}"), server)
 }

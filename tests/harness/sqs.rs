@@ -92,7 +92,12 @@ pub async fn sqs() -> Backend {
     let (dynamo, server) = (Dynamo::shared(), Sqs::start());
     let (core, local) = dynamo.tables().await;
     let rows = DynamoStores::new(Arc::new(core), Arc::new(local), here());
-    let jobs = SqsJobQueue::new(rows.clone(), server.client(), server.queue().await, Duration::ZERO);
+    let jobs = SqsJobQueue::new(
+        rows.clone(),
+        server.client().config().clone(),
+        server.queue().await,
+        Duration::ZERO,
+    );
     let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows)) };
     Backend { stores, _kept: Some(Box::new((dynamo, server))) }
 }

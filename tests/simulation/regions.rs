@@ -62,7 +62,7 @@ impl Default for Stage {
         let mut config = Config::load(CONFIG, files.path(), &|_| None, false).expect("settings");
         config.agents[0].tools = vec!["look".to_owned(), "pay".to_owned()];
         std::fs::create_dir_all(&config.agents[0].workspace).expect("a workspace");
-        Self { config: Arc::new(config), metrics: Arc::new(Metrics::new()), _files: files }
+        Self { config: Arc::new(config), metrics: Arc::new(Metrics::told(None)), _files: files }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::fault::Fault;
 use shared::adapters::folder::FolderFiles;
 use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
+use shared::adapters::prometheus::Prometheus;
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::app::{App, Lifecycle, Stores};
 use shared::clock::{Clock, SystemClock};
@@ -92,7 +93,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
     let config = Arc::new(config);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::kept(Prometheus::default()));
     let tools = Arc::new(outside.tools);
     let tasks = TaskTracker::new();
     let runner = Runner::new(RunnerParts {

@@ -32,7 +32,7 @@ pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, models: Models) ->
     if source.value.is_null() && !problems.is_empty() {
         return Err(problems);
     }
-    let checked = check(&super::schema(), source.value, env);
+    let checked = check(&super::WRITTEN_SCHEMA, source.value, env);
     for problem in checked.problems.all() {
         problems.add(problem.path.clone(), problem.message.clone());
     }

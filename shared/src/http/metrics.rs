@@ -5,6 +5,7 @@ use super::auth::authenticate;
 use super::error::ApiError;
 use super::lockout::Door;
 use super::peer::Peer;
+use crate::error::{Error, ErrorKind};
 use crate::principal::Scope;
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -30,5 +31,10 @@ pub(super) async fn scrape(
     if !Peer::of(&parts, &gateway.app.config.gateway)?.local {
         authenticate(&gateway, &parts, Door::Api).await?.needs(Scope::Metrics)?;
     }
-    Ok(([(header::CONTENT_TYPE, TEXT)], gateway.app.metrics.render()).into_response())
+    let Some(text) = gateway.app.metrics.render() else {
+        let message =
+            "nothing is kept for a scrape here; the platform's metrics have what this installation reports";
+        return Err(Error::new(ErrorKind::NotFound, message).into());
+    };
+    Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }

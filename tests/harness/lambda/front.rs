@@ -5,6 +5,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -31,6 +32,7 @@ impl Front {
         let desk = Desk { shared: Arc::clone(&platform.shared), function: function.to_owned() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("a bound address");
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a connection"));
         let router = Router::new().fallback(handle).with_state(Arc::new(desk));
         let server = platform.shared.tasks.spawn(async move {
             let service = router.into_make_service_with_connect_info::<SocketAddr>();

@@ -9,6 +9,7 @@
 //! the answer came out differently – a model call that was cut off is made anew – the caller gets an error instead of two
 //! halves that do not fit; the whole answer is stored and can be asked for.
 
+use super::on_use::OnUse;
 use crate::agent::hop::{Ask, Line, Lines};
 use crate::agent::{AgentInvoker, RunRequest, TurnEvent, TurnStream};
 use crate::error::{Error, ErrorKind, Source};
@@ -40,7 +41,7 @@ const THROTTLED: Duration = Duration::from_secs(2);
 /// Runs turns in another function. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LambdaInvoker {
-    client: Client,
+    client: OnUse<Client>,
     function: String,
 }
 
@@ -52,7 +53,7 @@ impl LambdaInvoker {
             // A model may think for minutes. What a silence means is decided here, by `SILENCE`.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Self { client: Client::from_conf(config), function: function.to_owned() }
+        Self { client: OnUse::new(config, Client::from_conf), function: function.to_owned() }
     }
 
     async fn ask(&self, ask: &Ask) -> Result<Answer, Error> {

@@ -8,6 +8,7 @@
 //! a new file is refused where it would make it both. (Of two that are made at the same moment, both may pass: then a
 //! listing shows one of them.)
 
+use super::on_use::OnUse;
 use crate::files::{
     Entry, FileError, FilePart, FilePath, Files, Listing, MAX_FILE_BYTES, NAME_A_FILE, NAME_TOO_LONG,
     NO_FOLDER, THROUGH_NO_FOLDER, TargetPath, Workspace, is_instruction_file,
@@ -22,7 +23,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// S3's own limit for keys.
 const MAX_KEY_BYTES: usize = 1_024;
@@ -33,8 +34,7 @@ const APPENDS_AT_ONCE: usize = 32;
 
 /// What one bucket holds, over what lies below.
 pub struct S3Files {
-    config: Config,
-    client: OnceLock<Client>,
+    client: OnUse<Client>,
     bucket: String,
     below: Arc<dyn Files>,
 }
@@ -42,17 +42,12 @@ pub struct S3Files {
 impl S3Files {
     /// This bucket over these files, which are only read. Opens no connection.
     pub fn new(config: Config, bucket: impl Into<String>, below: Arc<dyn Files>) -> Self {
-        Self { config, client: OnceLock::new(), bucket: bucket.into(), below }
-    }
-
-    /// Made when a file is first asked for: of all clients it takes the longest, and most invocations touch no file.
-    fn client(&self) -> &Client {
-        self.client.get_or_init(|| Client::from_conf(self.config.clone()))
+        Self { client: OnUse::new(config, Client::from_conf), bucket: bucket.into(), below }
     }
 
     /// The object at this key, or a range of it. Its bytes are still to come.
     async fn object(&self, key: &str, range: Option<String>) -> Result<Object, FileError> {
-        let asked = self.client().get_object().bucket(&self.bucket).key(key).set_range(range);
+        let asked = self.client.get_object().bucket(&self.bucket).key(key).set_range(range);
         match asked.send().await {
             Ok(object) => Ok(Object::Found(Box::new(object))),
             Err(error) => match error.code() {
@@ -67,7 +62,7 @@ impl S3Files {
     ///
     /// That it says so and not "access denied" needs the right to list the bucket.
     async fn length(&self, key: &str) -> Result<Option<u64>, FileError> {
-        match self.client().head_object().bucket(&self.bucket).key(key).send().await {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => Ok(Some(bytes(found.content_length()))),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
             Err(error) => Err(unreachable(&error)),
@@ -95,7 +90,7 @@ impl S3Files {
 
     /// Whether any object's key begins like this.
     async fn holds(&self, prefix: &str) -> Result<bool, FileError> {
-        let asked = self.client().list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1).send();
+        let asked = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1).send();
         Ok(asked.await.map_err(|error| unreachable(&error))?.key_count().unwrap_or(0) > 0)
     }
 
@@ -259,7 +254,7 @@ impl Files for S3Files {
                 listing.add(name.to_owned(), entry);
             }
         };
-        let asked = self.client().list_objects_v2().bucket(&self.bucket).prefix(&prefix).delimiter("/");
+        let asked = self.client.list_objects_v2().bucket(&self.bucket).prefix(&prefix).delimiter("/");
         let mut pages = asked.into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| unreachable(&error))?;
@@ -297,7 +292,7 @@ impl Files for S3Files {
     ) -> Result<bool, FileError> {
         let key = key(of, path.as_path())?;
         let replaced = self.length(&key).await?.is_some() || self.length_below(of, path).await?.is_some();
-        let put = self.client().put_object().bucket(&self.bucket).key(key).body(content.into());
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(content.into());
         match put.send().await {
             Ok(_) => Ok(replaced),
             Err(error) => Err(failed(
@@ -313,7 +308,7 @@ impl Files for S3Files {
             let (mut whole, tag) = self.whole(of, path, &key, content.len()).await?;
             whole.extend_from_slice(&content);
             let total = whole.len() as u64;
-            let put = self.client().put_object().bucket(&self.bucket).key(&key).body(whole.into());
+            let put = self.client.put_object().bucket(&self.bucket).key(&key).body(whole.into());
             let put = match tag {
                 Some(tag) => put.if_match(tag),
                 None => put.if_none_match("*"),

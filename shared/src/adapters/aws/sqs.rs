@@ -5,13 +5,14 @@
 //! [`SqsJobQueue::resend_stranded`].
 
 use super::dynamodb::DynamoStores;
+use super::on_use::OnUse;
 use crate::clock::Timestamp;
 use crate::error::{Error, StoreError};
 use crate::id::{JobId, TenantId};
 use crate::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use async_trait::async_trait;
-use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::Message;
+use aws_sdk_sqs::{Client, Config};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub struct Pointer {
 #[derive(Clone)]
 pub struct SqsJobQueue {
     rows: DynamoStores,
-    client: Client,
+    client: OnUse<Client>,
     queue_url: String,
     /// A job that has been due for so long has lost its message.
     grace: Duration,
@@ -46,7 +47,8 @@ pub struct SqsJobQueue {
 impl SqsJobQueue {
     /// The queue with this address, for the jobs that `rows` keeps. A job whose message does not come within `grace` of
     /// being due counts as stranded.
-    pub fn new(rows: DynamoStores, client: Client, queue_url: impl Into<String>, grace: Duration) -> Self {
+    pub fn new(rows: DynamoStores, config: Config, queue_url: impl Into<String>, grace: Duration) -> Self {
+        let client = OnUse::new(config, Client::from_conf);
         Self { rows, client, queue_url: queue_url.into(), grace }
     }
 
