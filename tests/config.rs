@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use shared::agent::{Agent, Resources, TurnLimits};
 use shared::config::{
-    Config, GatewayConfig, HooksConfig, ModelInfo, ProviderApi, ProviderConfig, TurnConfig, schema,
+    Config, GatewayConfig, HooksConfig, Hsts, ModelInfo, ProviderApi, ProviderConfig, TurnConfig, schema,
 };
 use shared::id::AgentId;
 use shared::limit::Limit;
@@ -243,7 +243,7 @@ fn our_own_settings_are_read() {
             max_body_bytes: 4096,
             trusted_proxies: vec!["10.0.0.5/32".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
             tls_in_front: true,
-            hsts: Some("max-age=63072000".to_owned()),
+            hsts: Hsts::WithTls,
             heartbeat: Duration::from_millis(50),
             drain: Duration::ZERO,
         }

@@ -41,7 +41,9 @@ fn events(function: &str) -> Vec<(String, Vec<u8>)> {
 
 async fn deploy() -> Deployment {
     let agent = |id: &str| json!({"id": id, "model": "demo/echo", "workspace": id});
-    let settings = json!({"agents": [agent("main"), agent("email-manager")]});
+    // Networks from which CloudFront asks, as `gateway.trustedProxies` takes them.
+    let edge = json!({"trustedProxies": ["130.176.0.0/16", "2600:9000:1000::/36"]});
+    let settings = json!({"agents": [agent("main"), agent("email-manager")], "gateway": edge});
     let deployment = Deployment::start(PROGRAMS, &settings).await;
     // The token that the events bring: its secret is no secret.
     let token = Token {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use shared::agent::hop::{Ask, Check};
 use shared::agent::relay::relay;
 use shared::agent::{RunOptions, RunRequest};
-use shared::clock::{Clock, SystemClock};
+use shared::clock::{Clock, SystemClock, Timestamp};
 use shared::id::TenantId;
 use shared::job::{JobFilter, JobState, NewJob, Work};
 use shared::limit::Limit;
@@ -58,6 +58,11 @@ fn question(text: &str, stream: bool) -> Value {
     json!({"model": "openclaw", "stream": stream, "messages": [{"role": "user", "content": text}]})
 }
 
+/// What the schedule sends to the worker.
+fn schedule() -> String {
+    json!({"source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {}}).to_string()
+}
+
 async fn target(deployment: &Deployment) -> Target {
     let plenty = Limit { per_second: 100_000.0, burst: 100_000 };
     Target {
@@ -91,11 +96,15 @@ struct Streamed {
 
 impl Streamed {
     async fn ask(deployment: &Deployment, token: &str, text: &str) -> Self {
+        Self::post(deployment, token, CHAT, &question(text, true)).await
+    }
+
+    async fn post(deployment: &Deployment, token: &str, path: &str, body: &Value) -> Self {
         let asked = reqwest::Client::builder().no_proxy().build().expect("a client");
         let response = asked
-            .post(format!("{}{CHAT}", deployment.front.url()))
+            .post(format!("{}{path}", deployment.front.url()))
             .bearer_auth(token)
-            .json(&question(text, true))
+            .json(body)
             .send()
             .await
             .expect("an answer");
@@ -201,8 +210,9 @@ async fn a_turn_that_fails_half_way_is_counted_though_its_answer_has_long_said_2
 }
 
 #[tokio::test]
-async fn the_time_to_the_first_byte_is_reported_once_for_each_answer_that_is_no_health_check() {
+async fn the_time_to_a_models_first_words_is_reported_once_for_each_streamed_answer() {
     let (vendor, gate) = (Vendor::start().await, Gate::new());
+    vendor.answer(Stream::text("whole"));
     vendor.answer(Stream::text("one ").then(Step::Hold(gate.clone())).then_text("two"));
     let deployment = Deployment::start(PROGRAMS, &asking(&vendor)).await;
     let token = deployment.admin().await;
@@ -210,12 +220,30 @@ async fn the_time_to_the_first_byte_is_reported_once_for_each_answer_that_is_no_
     for path in ["/health", "/readyz", "/v1/models"] {
         assert_eq!(client.get(path).await.expect("an answer").status, StatusCode::OK);
     }
-    // The stream's last byte comes when the gate opens, its first one well before.
+    let whole = client.post(CHAT, &[], &question("whole", false)).await.expect("an answer");
+    assert_eq!(whole.status, StatusCode::OK, "{}", whole.body);
+    // The stream's last word comes when the gate opens, its first one well before.
     let mut answer = Streamed::ask(&deployment, &token, "count").await;
     answer.until("one ").await;
     let before_the_end = deployment.metric(GATEWAY, "FirstByte").await;
-    assert_eq!(before_the_end.len(), 2);
+    assert_eq!(before_the_end.len(), 1);
     assert!(before_the_end.iter().all(|millis| (0.0..30_000.0).contains(millis)), "{before_the_end:?}");
+}
+
+#[tokio::test]
+async fn a_vendor_that_keeps_silent_is_waited_for_by_the_metric_whatever_opens_the_stream() {
+    let vendor = Vendor::start().await;
+    for _ in 0..2 {
+        vendor.answer(Stream::new().then(Step::Hold(Gate::new())));
+    }
+    let deployment = Deployment::start(PROGRAMS, &asking(&vendor)).await;
+    let token = deployment.admin().await;
+    let mut chat = Streamed::ask(&deployment, &token, "count").await;
+    chat.until("assistant").await;
+    let body = json!({"model": "openclaw", "stream": true, "input": "count"});
+    let mut response = Streamed::post(&deployment, &token, "/v1/responses", &body).await;
+    response.until("response.in_progress").await;
+    assert_eq!(deployment.metric(GATEWAY, "FirstByte").await, [0.0; 0]);
 }
 
 #[tokio::test]
@@ -335,10 +363,8 @@ async fn a_turn_runs_in_its_sessions_region_wherever_it_is_asked_for_until_that_
     let there = Front::start(platform, &in_region("gateway", THERE)).await;
     let (here, there) = (Client::new(deployment.front.url(), &token), Client::new(there.url(), &token));
     // Each region gives a sign of life.
-    let schedule =
-        json!({"source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {}}).to_string();
     for worker in [QUEUE_WORKER.to_owned(), in_region(QUEUE_WORKER, THERE)] {
-        platform.answer(&worker, schedule.clone()).await.expect("an answer");
+        platform.answer(&worker, schedule()).await.expect("an answer");
     }
     let ask = async |client: &Client, text: &str| {
         let headers = [("x-openclaw-session-key", "one")];
@@ -363,6 +389,8 @@ async fn a_turn_runs_in_its_sessions_region_wherever_it_is_asked_for_until_that_
     assert_eq!(instances(), [1, 1], "the session was not taken over");
     let session = there.get("/v1/sessions").await.expect("an answer").json();
     assert_eq!(session["data"][0]["messages"], 6, "{session}");
+    assert_eq!(deployment.metric(GATEWAY, "NotReady").await, [1.0]);
+    assert_eq!(deployment.metric(&in_region(GATEWAY, THERE), "NotReady").await, [0.0; 0]);
 }
 
 /// A job whose turn is on a session of its own; one in twenty is for an agent that does not exist.
@@ -432,6 +460,18 @@ async fn of_many_jobs_with_poison_among_them_none_is_lost_and_none_runs_twice_th
 }
 
 #[tokio::test]
+async fn a_region_whose_queue_fails_gives_its_sign_of_life_all_the_same() {
+    let deployment = Deployment::start_in(PROGRAMS, &echoing(), &["eu-central-1", "us-east-1"]).await;
+    // A job that lost its message, and no queue to send it another one.
+    deployment.stores.jobs.enqueue(&job(1), Duration::ZERO, Timestamp::EPOCH).await.expect("a stored job");
+    deployment.change(QUEUE_WORKER, |function| function.env("REEF_QUEUE_URL", "http://sqs.invalid/0/gone"));
+    deployment.platform.answer(QUEUE_WORKER, schedule()).await.expect_err("no queue");
+    let states = deployment.regions.states().await.expect("the regions");
+    let here = states.iter().find(|state| state.is_here).expect("this region");
+    assert!(here.beat_at.is_some(), "{states:?} {}", deployment.unusual());
+}
+
+#[tokio::test]
 async fn a_turn_whose_worker_was_killed_is_finished_by_the_schedule() {
     let (vendor, gate) = (Vendor::start().await, Gate::new());
     vendor.answer(Stream::text("one ").then(Step::Hold(gate.clone())).then_text("never heard"));
@@ -446,10 +486,8 @@ async fn a_turn_whose_worker_was_killed_is_finished_by_the_schedule() {
     assert_eq!(deployment.platform.kill(QUEUE_WORKER), 1);
     assert!(matches!(killed.recv().await, Some(Piece::Error { .. })));
 
-    let schedule =
-        json!({"source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {}}).to_string();
     loop {
-        let answer = deployment.platform.answer(QUEUE_WORKER, schedule.clone()).await.expect("an answer");
+        let answer = deployment.platform.answer(QUEUE_WORKER, schedule()).await.expect("an answer");
         let answer: Value = serde_json::from_slice(&answer).expect("an answer in JSON");
         // Until its lease has run out there is nothing to do.
         if answer["resumed"] == 1 {

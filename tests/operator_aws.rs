@@ -124,6 +124,37 @@ async fn tokens_sessions_jobs_and_the_audit_trail_of_an_environment_are_at_hand(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_on_aws_are_those_of_the_settings_that_are_named() {
+    let environment = Environment::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("openclaw.json");
+    let settings = json!({"agents": [{"id": "mail", "model": "demo/echo", "workspace": {"root": "./mail"}}]});
+    std::fs::write(&file, settings.to_string()).expect("a settings file");
+    let file = file.to_str().expect("a path in UTF-8");
+
+    let unnamed = "reef: --aws: which agents there are is read from the settings that were deployed; name the file with \
+                   --config or REEF_CONFIG, e.g. --config infra/agents/openclaw.json\n";
+    // The agent is one of the built-in examples, which nobody has deployed.
+    let create =
+        |agent: &'static str| ["token", "create", "--name", "ci", "--scopes", "chat", "--agents", agent];
+    assert_eq!(environment.complains(&[&["--aws", "test"], &create("email-manager")[..]].concat()), unnamed);
+    assert_eq!(environment.complains(&["--aws", "test", "agents", "list"]), unnamed);
+
+    let listed = environment.json(&["--config", file, "agents", "list"]);
+    let seen: Vec<_> =
+        listed.as_array().expect("a list").iter().map(|one| (&one["id"], &one["workspace"])).collect();
+    assert_eq!(seen, [(&json!("mail"), &json!("/opt/mail"))]);
+    let named = [&["--aws", "test", "--config", file], &create("email-manager")[..]].concat();
+    assert_eq!(
+        environment.complains(&named),
+        "reef: --agents: there is no agent email-manager; there are mail\n"
+    );
+    let made = environment.json(&[&["--config", file], &create("mail")[..]].concat());
+    assert_eq!(made["agents"], json!(["mail"]));
+    assert_eq!(environment.stores.tokens.list(&TenantId::single()).await.expect("tokens").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_on_aws_is_said() {
     let environment =
         Environment { stores: harness::stores::memory().stores, dynamo: Dynamo::shared(), sqs: Sqs::start() };
@@ -134,6 +165,7 @@ async fn what_cannot_be_done_on_aws_is_said() {
     let served = environment.complains(&["--aws", "test", "serve"]);
     assert_eq!(
         served,
-        "reef: `reef serve` runs agents on this machine; --aws and REEF_AWS are for token, sessions, jobs and audit\n"
+        "reef: `reef serve` runs agents on this machine; --aws and REEF_AWS are for token, agents, sessions, jobs, audit \
+         and region\n"
     );
 }

@@ -177,7 +177,12 @@ fn read(role: Role, env: Env<'_>, problems: &mut Problems) -> (Option<CloudConfi
                 Role::Gateway if !cloud.demo => Config::inspect(&text, base, env),
                 _ => Config::load(&text, base, env, cloud.demo),
             };
-            read.map_err(told).ok()
+            let mut config = read.map_err(told).ok();
+            if let (Role::Gateway, Some(config)) = (role, &mut config) {
+                // Nobody reaches the function but through AWS's API gateway, which speaks TLS only.
+                config.gateway.tls_in_front = true;
+            }
+            config
         }
         Err(error) => {
             let file = cloud.settings.display();

@@ -135,6 +135,20 @@ impl Config {
     }
 }
 
+/// The cluster guide's value: two years.
+const GUIDE_HSTS: &str = "max-age=63072000";
+
+/// When `Strict-Transport-Security` is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hsts {
+    /// If TLS ends in front of us.
+    WithTls,
+    /// Not at all.
+    Never,
+    /// With this value, whoever asks.
+    Always(String),
+}
+
 /// The gateway's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatewayConfig {
@@ -148,12 +162,23 @@ pub struct GatewayConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// TLS ends in front of us: tokens are accepted over plain HTTP from non-local peers.
     pub tls_in_front: bool,
-    /// `Strict-Transport-Security`, if any.
-    pub hsts: Option<String>,
+    /// When `Strict-Transport-Security` is sent.
+    pub hsts: Hsts,
     /// Silence on a stream before a heartbeat comment.
     pub heartbeat: Duration,
     /// How long a stopping process waits for its turns; those unfinished then go on at the next start.
     pub drain: Duration,
+}
+
+impl GatewayConfig {
+    /// `Strict-Transport-Security`, if it is sent.
+    pub fn strict_transport_security(&self) -> Option<&str> {
+        match &self.hsts {
+            Hsts::WithTls => self.tls_in_front.then_some(GUIDE_HSTS),
+            Hsts::Never => None,
+            Hsts::Always(value) => Some(value),
+        }
+    }
 }
 
 impl Default for GatewayConfig {
@@ -164,7 +189,7 @@ impl Default for GatewayConfig {
             max_body_bytes: 20 * 1024 * 1024,
             trusted_proxies: Vec::new(),
             tls_in_front: false,
-            hsts: None,
+            hsts: Hsts::WithTls,
             heartbeat: Duration::from_secs(10),
             drain: Duration::from_secs(30),
         }

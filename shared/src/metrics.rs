@@ -41,7 +41,8 @@ pub struct RunLabels<'a> {
 /// What a platform is told as it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measured {
-    /// The first byte of an answer went out, so long after its request's head came in.
+    /// The first frame of a streamed answer that tells something of the turn went out, so long after the request's head
+    /// came in.
     FirstByte(Duration),
     /// A turn ended, well or not.
     Turn,
@@ -49,6 +50,8 @@ pub enum Measured {
     TurnError,
     /// A job was given up.
     DeadJob,
+    /// Somebody who asked was told that no traffic may come.
+    NotReady,
 }
 
 /// Who is told. Does not block: requests and turns wait for it.
@@ -93,7 +96,8 @@ impl Metrics {
         Self { sink, ledger: None, seen: Mutex::new(BTreeMap::new()), since_fold: AtomicU32::new(0) }
     }
 
-    /// The first byte of an HTTP request's answer went out, `took` after the request's head came in.
+    /// A streamed answer told the first of its turn, `took` after the request's head came in. Answers in one piece have
+    /// no such moment: their only one is the end of the turn.
     pub fn first_byte(&self, took: Duration) {
         self.tell(Measured::FirstByte(took));
     }
@@ -131,6 +135,11 @@ impl Metrics {
     /// A job was given up.
     pub fn job_dead(&self) {
         self.tell(Measured::DeadJob);
+    }
+
+    /// A check was told that no traffic may come.
+    pub fn not_ready(&self) {
+        self.tell(Measured::NotReady);
     }
 
     /// A model was called. `outcome`: `completed` or `error`.

@@ -3,6 +3,7 @@
 use harness::app::{Answer, TestApp};
 use http::Method;
 use serde_json::json;
+use shared::config::Hsts;
 use shared::principal::Scope;
 use std::time::Duration;
 
@@ -34,10 +35,22 @@ async fn every_answer_carries_the_security_headers_errors_and_streams_included()
 }
 
 #[tokio::test]
-async fn hsts_is_sent_if_the_settings_say_so() {
-    let app = TestApp::with(|config| config.gateway.hsts = Some("max-age=63072000".to_owned()));
-    let answer = app.get("/nothing", "").send().await;
-    assert_eq!(answer.header("strict-transport-security"), "max-age=63072000");
+async fn hsts_is_sent_where_tls_ends_in_front_unless_the_settings_say_otherwise() {
+    let own = || Hsts::Always("max-age=1".to_owned());
+    for (tls_in_front, hsts, sent) in [
+        (true, Hsts::WithTls, "max-age=63072000"),
+        (true, Hsts::Never, ""),
+        (true, own(), "max-age=1"),
+        (false, Hsts::WithTls, ""),
+        (false, own(), "max-age=1"),
+    ] {
+        let app = TestApp::with(|config| {
+            config.gateway.tls_in_front = tls_in_front;
+            config.gateway.hsts = hsts.clone();
+        });
+        let answer = app.get("/nothing", "").send().await;
+        assert_eq!(answer.header("strict-transport-security"), sent, "{tls_in_front} {hsts:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `reef agents list`.
 
 use crate::fault::Fault;
-use crate::host::{HostArgs, Purpose};
+use crate::host::HostArgs;
 use crate::output::{self, OutputArgs};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub(crate) enum AgentsCommand {
 
 pub(crate) fn run(command: &AgentsCommand, host: &HostArgs) -> Result<(), Fault> {
     let AgentsCommand::List { output } = command;
-    let config = host.config(Purpose::Look)?;
+    let config = host.agents()?;
     if output.json {
         output::json(&config.agents.iter().map(shown).collect())?;
         return Ok(());

@@ -15,8 +15,8 @@ pub(crate) struct HostArgs {
     /// Folder where everything is kept
     #[arg(long, global = true, env = "REEF_DATA", value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
-    /// Work on this environment on AWS, e.g. dev, instead of a folder (token, agents, sessions, jobs, audit); region and
-    /// credentials are those of the AWS tools
+    /// Work on this environment on AWS, e.g. dev, instead of a folder (token, agents, sessions, jobs, audit, region); region
+    /// and credentials are those of the AWS tools, agents those of the settings that --config names
     #[cfg(feature = "aws")]
     #[arg(long, global = true, env = "REEF_AWS", value_name = "ENVIRONMENT")]
     pub(crate) aws: Option<String>,
@@ -55,7 +55,8 @@ impl HostArgs {
         #[cfg(feature = "aws")]
         if self.aws.is_some() {
             return Err(Fault::new(format!(
-                "`reef {command}` runs agents on this machine; --aws and REEF_AWS are for token, sessions, jobs and audit"
+                "`reef {command}` runs agents on this machine; --aws and REEF_AWS are for token, agents, sessions, \
+                 jobs, audit and region"
             )));
         }
         let _ = command;
@@ -69,6 +70,23 @@ impl HostArgs {
                 .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems))),
             None => examples::config(&self.data),
         }
+    }
+
+    /// The settings whose agents are meant. What was deployed to AWS cannot be asked there: whoever deployed has the file.
+    pub(crate) fn agents(&self) -> Result<Config, Fault> {
+        #[cfg(feature = "aws")]
+        if self.aws.is_some() {
+            let Some(file) = &self.config else {
+                return Err(Fault::new(
+                    "--aws: which agents there are is read from the settings that were deployed; name the file with --config \
+                     or REEF_CONFIG, e.g. --config infra/agents/openclaw.json",
+                ));
+            };
+            // Where the functions find them, and the agents' folders beside them.
+            return load_at(file, Path::new("/opt"), self.demo, Purpose::Look)?
+                .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems)));
+        }
+        self.config(Purpose::Look)
     }
 
     /// The time zone to show times in. Commands that need nothing else of the settings must work even while those are
@@ -87,13 +105,22 @@ impl HostArgs {
 
 /// Reads and checks a file. Relative paths in it begin at its folder.
 pub(crate) fn load(file: &Path, demo: bool, purpose: Purpose) -> Result<Result<Config, Problems>, Fault> {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    load_at(file, absolute.parent().unwrap_or(Path::new("/")), demo, purpose)
+}
+
+/// As [`load`], with another folder for relative paths.
+fn load_at(
+    file: &Path,
+    base_dir: &Path,
+    demo: bool,
+    purpose: Purpose,
+) -> Result<Result<Config, Problems>, Fault> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let what = format!("the settings {} cannot be read", file.display());
         let Fault::Told(message) = Fault::because(&what, &error) else { return Fault::from(error) };
         Fault::new(format!("{message}; name the file with --config or REEF_CONFIG"))
     })?;
-    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-    let base_dir = absolute.parent().unwrap_or(Path::new("/"));
     Ok(match purpose {
         Purpose::Look if !demo => Config::inspect(&text, base_dir, &variable),
         Purpose::Look | Purpose::Run => Config::load(&text, base_dir, &variable, demo),

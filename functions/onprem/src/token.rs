@@ -2,7 +2,7 @@
 
 use crate::data::Data;
 use crate::fault::Fault;
-use crate::host::{HostArgs, Purpose};
+use crate::host::HostArgs;
 use crate::output::{self, Output, OutputArgs, rfc3339};
 use crate::site;
 use clap::{Args, Subcommand};
@@ -81,7 +81,7 @@ async fn create(args: CreateArgs, store: &dyn TokenStore, host: &HostArgs) -> Re
     let now = SystemClock.now();
     let agents = args.agents.map(|ids| ids.into_iter().map(AgentId::new).collect::<Vec<_>>());
     if let Some(agents) = &agents {
-        let config = host.config(Purpose::Look)?;
+        let config = host.agents()?;
         if let Some(unknown) = agents.iter().find(|id| config.agent(id).is_none()) {
             let known: Vec<&str> = config.agents.iter().map(|agent| agent.id.as_str()).collect();
             return Err(Fault::new(format!(

@@ -6,7 +6,7 @@ use crate::agent::hop::Check;
 use crate::error::Error;
 use crate::worker;
 use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
@@ -71,9 +71,11 @@ pub async fn run(cloud: &Cloud, event: Value) -> Result<Value, Error> {
             json!(Failures { items: settled.await.into_iter().flatten().collect() })
         }
         Event::Scheduled { .. } => {
-            let resent = cloud.queue.resend_stranded(cloud.app.clock.now()).await?;
-            let resumed = worker::sweep_once(&cloud.app, &cloud.work).await;
-            json!({"resumed": resumed, "resent": resent})
+            // Side by side: a queue that fails must not keep the region from giving its sign of life, nor may a turn that
+            // is resumed keep jobs from being sent again.
+            let resent = cloud.queue.resend_stranded(cloud.app.clock.now());
+            let (resent, resumed) = join(resent, worker::sweep_once(&cloud.app, &cloud.work)).await;
+            json!({"resumed": resumed, "resent": resent?})
         }
         Event::Check { check: Check::Ready } => json!({"ready": cloud.app.store_answers().await}),
     };

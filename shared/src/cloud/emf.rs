@@ -42,6 +42,7 @@ fn metric(measured: Measured) -> (&'static str, &'static str, Value) {
         Measured::Turn => ("Turns", "Count", json!(1)),
         Measured::TurnError => ("TurnErrors", "Count", json!(1)),
         Measured::DeadJob => ("DeadJobs", "Count", json!(1)),
+        Measured::NotReady => ("NotReady", "Count", json!(1)),
     }
 }
 
@@ -82,9 +83,12 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_one_of_its_name_in_each_line() {
-        for (measured, name) in
-            [(Measured::Turn, "Turns"), (Measured::TurnError, "TurnErrors"), (Measured::DeadJob, "DeadJobs")]
-        {
+        for (measured, name) in [
+            (Measured::Turn, "Turns"),
+            (Measured::TurnError, "TurnErrors"),
+            (Measured::DeadJob, "DeadJobs"),
+            (Measured::NotReady, "NotReady"),
+        ] {
             let expected = json!({
                 "_aws": {
                     "Timestamp": 1_700_000_000_123_i64,

@@ -3,7 +3,7 @@
 use super::check::{check, closest};
 use super::file::{self, Bind, TextOrSwitch, Tls};
 use super::problems::Problems;
-use super::{Config, Env, GatewayConfig, HooksConfig, TurnConfig, providers, source};
+use super::{Config, Env, GUIDE_HSTS, GatewayConfig, HooksConfig, Hsts, TurnConfig, providers, source};
 use crate::agent::Agent;
 use crate::id::AgentId;
 use crate::limit::Limit;
@@ -152,8 +152,8 @@ impl Reader<'_> {
         };
         let tls_in_front = file.tls == Some(Tls::InFront);
         let hsts = match file.http.security_headers.strict_transport_security {
-            None | Some(TextOrSwitch::Switch(true)) => tls_in_front.then(|| GUIDE_HSTS.to_owned()),
-            Some(TextOrSwitch::Switch(false)) => None,
+            None | Some(TextOrSwitch::Switch(true)) => Hsts::WithTls,
+            Some(TextOrSwitch::Switch(false)) => Hsts::Never,
             Some(TextOrSwitch::Text(value)) => {
                 if !value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
                     || value.trim().is_empty()
@@ -162,7 +162,7 @@ impl Reader<'_> {
                     self.problems
                         .add(at, format!("is not a header's value; write e.g. {GUIDE_HSTS:?} or false"));
                 }
-                Some(value)
+                Hsts::Always(value)
             }
         };
         if let Some(cluster) = file.cluster.filter(|cluster| cluster.enabled) {
@@ -264,9 +264,6 @@ impl Reader<'_> {
         }
     }
 }
-
-/// The cluster guide's value: two years.
-const GUIDE_HSTS: &str = "max-age=63072000";
 
 fn uses(agent: &Agent, provider: &str) -> bool {
     std::iter::once(&agent.model).chain(&agent.fallbacks).any(|model| model.provider == provider)

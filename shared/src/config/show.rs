@@ -1,6 +1,6 @@
 //! A [`Config`] as a file would say it, complete and without secrets.
 
-use super::{Config, GatewayConfig, ProviderApi, ProviderConfig};
+use super::{Config, GatewayConfig, Hsts, ProviderApi, ProviderConfig};
 use crate::agent::Agent;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -39,6 +39,11 @@ pub(super) fn show(config: &Config) -> Value {
 }
 
 fn gateway(gateway: &GatewayConfig) -> Value {
+    let hsts = match &gateway.hsts {
+        Hsts::WithTls => json!(true),
+        Hsts::Never => json!(false),
+        Hsts::Always(value) => json!(value),
+    };
     json!({
         "port": gateway.listen.port(),
         "bind": "custom",
@@ -47,9 +52,7 @@ fn gateway(gateway: &GatewayConfig) -> Value {
         "maxBodyBytes": gateway.max_body_bytes,
         "trustedProxies": gateway.trusted_proxies,
         "tls": if gateway.tls_in_front { "inFront" } else { "none" },
-        "http": {"securityHeaders": {
-            "strictTransportSecurity": gateway.hsts.as_ref().map_or(json!(false), |value| json!(value)),
-        }},
+        "http": {"securityHeaders": {"strictTransportSecurity": hsts}},
         "heartbeatSeconds": seconds(gateway.heartbeat),
         "drainSeconds": seconds(gateway.drain),
     })

@@ -22,7 +22,7 @@ pub(super) async fn add(State(gateway): State<Arc<Gateway>>, request: Request, n
     for (name, value) in ALWAYS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let hsts = gateway.app.config.gateway.hsts.as_deref();
+    let hsts = gateway.app.config.gateway.strict_transport_security();
     if let Some(value) = hsts.and_then(|value| HeaderValue::from_str(value).ok()) {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
     }

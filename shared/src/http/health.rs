@@ -90,8 +90,11 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>, request: Request)
     if !gateway.app.is_in_service().await {
         failing.push("region");
     }
-    let status = if failing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let ready = failing.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !ready {
+        gateway.app.metrics.not_ready();
+    }
     let told = if sees_details(&gateway, request).await {
         Ready { ready, failing: Some(failing), uptime_ms: Some(uptime_ms(&gateway)) }
     } else {

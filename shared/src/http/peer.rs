@@ -155,6 +155,19 @@ mod tests {
     }
 
     #[test]
+    fn behind_an_edge_whose_networks_are_known_the_caller_is_whom_the_edge_heard() {
+        let edge = behind(&["130.176.0.0/16", "2600:9000:1000::/36"]);
+        for (hops, caller) in [
+            ("127.0.0.1, 203.0.113.9, 130.176.88.51", "203.0.113.9"),
+            ("2001:db8::7, 2600:9000:1000:4::1", "2001:db8::7"),
+            ("203.0.113.9, 198.51.100.1", "198.51.100.1"),
+        ] {
+            let sent = headers(&[("x-forwarded-for", hops), ("x-forwarded-proto", "https")]);
+            assert_eq!(Peer::from(None, &sent, &edge).ok().and_then(|peer| peer.ip), ip(caller), "{hops}");
+        }
+    }
+
+    #[test]
     fn an_unreadable_hop_is_refused() {
         for hop in ["", "unknown", "1.2.3.4, ,", "999.1.1.1"] {
             let mut sent = HeaderMap::new();

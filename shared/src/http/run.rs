@@ -15,6 +15,7 @@ use futures::stream::{BoxStream, Peekable};
 use futures::{FutureExt, StreamExt, stream};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -32,6 +33,19 @@ pub(super) struct Run {
     /// It ended before this request came.
     pub(super) replayed: bool,
     events: Peekable<TurnStream>,
+    spoken: Spoken,
+}
+
+/// Whether a turn has told the first of itself: a text, or how it ended. A streamed answer carries it in its extensions, for
+/// its opening frames and its heartbeats tell nothing of the model.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spoken(Arc<AtomicBool>);
+
+impl Spoken {
+    /// Whether it has.
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Has the turn accepted.
@@ -43,7 +57,7 @@ pub(super) async fn start(gateway: &Gateway, request: RunRequest) -> Result<Run,
     let mut events = gateway.app.agents.invoke(request).await?;
     match events.next().await {
         Some(Ok(TurnEvent::Accepted { turn, session, replayed, .. })) => {
-            Ok(Run { turn, session, replayed, events: events.peekable() })
+            Ok(Run { turn, session, replayed, events: events.peekable(), spoken: Spoken::default() })
         }
         Some(Err(error)) => Err(error.into()),
         Some(Ok(_)) | None => Err(lost()),
@@ -57,7 +71,15 @@ impl Run {
     /// The turn goes on, but not within sight of this process.
     pub(super) async fn next(&mut self) -> Result<TurnEvent, ApiError> {
         match self.events.next().await {
-            Some(Ok(event)) => Ok(event),
+            Some(Ok(event)) => {
+                let tells = match &event {
+                    TurnEvent::Text { delta } => !delta.is_empty(),
+                    TurnEvent::Ended { .. } => true,
+                    _ => false,
+                };
+                self.spoken.0.fetch_or(tells, Ordering::Relaxed);
+                Ok(event)
+            }
             Some(Err(error)) => Err(error.into()),
             None => Err(lost()),
         }
@@ -117,7 +139,10 @@ where
     F: FnOnce(Run) -> BoxStream<'static, Bytes> + Send + 'static,
 {
     let heartbeat = gateway.app.config.gateway.heartbeat;
-    let mut starting = async move { start(&gateway, request).await }.boxed();
+    let spoken = Spoken::default();
+    let told = spoken.clone();
+    let mut starting =
+        async move { start(&gateway, request).await.map(|run| Run { spoken: told, ..run }) }.boxed();
     let Ok(started) = timeout(heartbeat, &mut starting).await else {
         let late = starting.map(move |started| match started {
             Ok(run) => frames(run),
@@ -126,7 +151,9 @@ where
                 stream::iter(refusal(&error)).boxed()
             }
         });
-        return Ok(sse::respond(late.flatten_stream().boxed(), heartbeat));
+        let mut response = sse::respond(late.flatten_stream().boxed(), heartbeat);
+        response.extensions_mut().insert(spoken);
+        return Ok(response);
     };
     let mut run = started?;
     run.refuse_if_failed_before().await?;
@@ -134,6 +161,7 @@ where
     run.name(&mut head);
     let mut response = sse::respond(frames(run), heartbeat);
     response.headers_mut().extend(head);
+    response.extensions_mut().insert(spoken);
     Ok(response)
 }
 

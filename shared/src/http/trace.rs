@@ -1,8 +1,9 @@
-//! Follows a request from its head to the end of its answer: its id, when the first byte came, one line in the access log,
-//! one count.
+//! Follows a request from its head to the end of its answer: its id, when a streamed turn told its first, one line in the
+//! access log, one count.
 
 use super::Gateway;
 use super::error::ApiError;
+use super::run::Spoken;
 use crate::error::Error;
 use crate::id::PrincipalId;
 use crate::metrics::Metrics;
@@ -74,7 +75,7 @@ pub(super) async fn follow(
         path: request.uri().path().to_owned(),
         status: 0,
         quiet,
-        answering: false,
+        silent: None,
     };
     let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
     // A panic is a bug, but one caller's bug: the process and everybody else go on.
@@ -85,10 +86,7 @@ pub(super) async fn follow(
     });
     response.headers_mut().insert(REQUEST_ID, id);
     entry.status = response.status().as_u16();
-    if response.body().is_end_stream() {
-        // The head is all there is.
-        entry.first_byte();
-    }
+    entry.silent = response.extensions_mut().remove::<Spoken>();
     response.map(|body| Body::new(Followed { body, entry }))
 }
 
@@ -102,16 +100,17 @@ struct Entry {
     path: String,
     status: u16,
     quiet: bool,
-    /// Its first byte is out.
-    answering: bool,
+    /// A streamed turn, until it has told its first.
+    silent: Option<Spoken>,
 }
 
 impl Entry {
-    fn first_byte(&mut self) {
-        if !self.quiet && !self.answering {
+    /// A frame goes out.
+    fn frame(&mut self) {
+        if self.silent.as_ref().is_some_and(Spoken::is_so) {
+            self.silent = None;
             self.metrics.first_byte(self.started.elapsed());
         }
-        self.answering = true;
     }
 }
 
@@ -148,7 +147,7 @@ impl HttpBody for Followed {
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.entry.first_byte();
+            self.entry.frame();
         }
         polled
     }

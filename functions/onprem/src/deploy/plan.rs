@@ -1,126 +1,38 @@
 //! What a deployment does, step by step, before anything is done.
 
-use super::samconfig::{Section, Sections};
+use super::command::{ADDRESS, Command, VERSION};
+use super::keys::Keys;
+use super::requirement::{self, Requirement, architecture};
+use super::samconfig::{Section, Sections, written};
+use super::stack::{Probe, Stack};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// Where a stack's address stands in a probe until it is known.
-const ADDRESS: &str = "$URL";
 
 /// What a function answers when it is asked whether it is ready.
 const READY: &str = "\"ready\":true";
 
-/// A program with its arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Command {
-    pub(super) program: String,
-    pub(super) arguments: Vec<String>,
-}
+/// What the gateway answers when it has started. It is not asked whether traffic may come: in a region that was taken out of
+/// service none may, and it must be possible to deploy to that region, too.
+const STARTED: &str = "\"ok\":true";
 
-impl Command {
-    fn new(program: &str, arguments: &[&str]) -> Self {
-        Self { program: program.to_owned(), arguments: arguments.iter().map(|&one| one.to_owned()).collect() }
-    }
-
-    /// As it is typed into a shell.
-    pub(super) fn line(&self) -> String {
-        let words = std::iter::once(&self.program).chain(&self.arguments);
-        words.map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-    }
-
-    /// With the address filled in.
-    pub(super) fn at(&self, address: Option<&str>) -> Self {
-        let Some(address) = address else { return self.clone() };
-        let arguments = self.arguments.iter().map(|one| one.replace(ADDRESS, address)).collect();
-        Self { program: self.program.clone(), arguments }
-    }
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,@%+".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else if word.contains(ADDRESS) {
-        format!("\"{word}\"")
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-/// What must be so before anything is changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Requirement {
-    pub(super) command: Command,
-    /// What is missing if the command fails, and what to do.
-    pub(super) remedy: String,
-    wanted: Wanted,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Wanted {
-    Anything,
-    Text(&'static str),
-    /// A zone that these names lie in.
-    ZoneOf(BTreeSet<String>),
-}
-
-impl Requirement {
-    /// What is wrong with what the command said.
-    pub(super) fn problem_with(&self, said: &str) -> Option<String> {
-        let said = said.trim();
-        match &self.wanted {
-            Wanted::Anything => None,
-            Wanted::Text(text) => (!said.contains(text)).then(|| format!("{}: found {said}", self.remedy)),
-            Wanted::ZoneOf(names) => {
-                let zone = said.trim_end_matches('.');
-                let outside = |name: &&String| *name != zone && !name.ends_with(&format!(".{zone}"));
-                let name = names.iter().find(outside)?;
-                Some(format!("{}: it is the zone {zone}, and {name} is not in it", self.remedy))
-            }
-        }
-    }
-}
-
-/// A question to what was deployed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Probe {
-    pub(super) command: Command,
-}
-
-impl Probe {
-    pub(super) fn is_content(&self, said: &str) -> bool {
-        said.replace(' ', "").contains(READY)
-    }
-}
-
-/// One stack.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stack {
-    name: String,
-    region: String,
-    /// What deploys it.
-    pub(super) commands: Vec<Command>,
-    /// What tells where it answers.
-    pub(super) address: Option<Command>,
-    /// What tells whether it works.
-    pub(super) probes: Vec<Probe>,
-}
-
-impl Stack {
-    pub(super) fn title(&self) -> String {
-        format!("{} in {}", self.name, self.region)
-    }
-}
+/// The parameter that says which version of the keys the functions are given. CloudFormation reads the secret only when
+/// this changes.
+const KEYS_VERSION: &str = "ProviderKeysVersion";
 
 /// A whole deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plan {
     pub(super) requirements: Vec<Requirement>,
+    /// What is allowed and rarely meant.
+    pub(super) warnings: Vec<String>,
+    /// The vendors' keys, if the functions are given any.
+    pub(super) keys: Option<Keys>,
     pub(super) stacks: Vec<Stack>,
 }
 
 impl Plan {
-    /// The global stack, the regions in the order of their parameter `Regions`, the edge if it has a domain.
+    /// The global stack, the regions in the order of their parameter `Regions`, the edge if it has a domain. Templates and
+    /// settings are looked for beside the file.
     ///
     /// # Errors
     /// What is wrong with the environment's sections, all of it.
@@ -141,33 +53,95 @@ impl Plan {
         if global.is_none() {
             problems.push(format!("there is no section {prefix}global"));
         }
-        let edge = mine.remove("edge").filter(|edge| edge.parameters.contains_key("DomainName"));
+        let edge = mine.remove("edge").filter(|edge| edge.parameter("DomainName").is_some());
         let regions = ordered(&prefix, &mine, &mut problems);
-        let (Some(global), true) = (global, problems.is_empty()) else { return Err(problems) };
+        problems.extend(edge.iter().flat_map(|edge| misled(&prefix, edge, &regions)));
+        let first = regions.first().map(|(_, section)| *section);
+        let (Some(global), Some(first), true) = (global, first, problems.is_empty()) else {
+            return Err(problems);
+        };
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let keys = Keys::read(global, first, folder).map_err(|problem| vec![problem])?;
 
-        let tool = Tool { prefix: &prefix, file };
+        let tool = Tool { prefix: &prefix, file, has_keys: keys.is_some() };
         let mut stacks = vec![tool.global(global)];
         for (place, (name, section)) in regions.iter().enumerate() {
             stacks.push(tool.region(name, section, place == 0));
         }
         stacks.extend(edge.map(|edge| tool.edge(edge)));
-        let all: Vec<&Section> =
-            std::iter::once(global).chain(regions.iter().map(|(_, section)| *section)).chain(edge).collect();
-        Ok(Self { requirements: requirements(&all), stacks })
+        let only: Vec<&Section> = regions.iter().map(|(_, section)| *section).collect();
+        let all: Vec<&Section> = std::iter::once(global).chain(only.iter().copied()).chain(edge).collect();
+        let watched = std::iter::once(("global", global)).chain(regions.iter().copied());
+        let warnings = unheard(environment, watched).into_iter().collect();
+        Ok(Self { requirements: requirement::all(&all, &only), warnings, keys, stacks })
     }
 
-    /// The commands as a shell script.
+    /// The commands as a shell script. What depends on what AWS answers stands in remarks.
     pub(super) fn script(&self) -> Vec<String> {
-        let mut lines = vec!["# prerequisites".to_owned()];
-        lines.extend(self.requirements.iter().map(|one| one.command.line()));
+        let mut lines: Vec<String> = self.warnings.iter().map(|one| format!("# warning: {one}")).collect();
+        lines.push("# prerequisites".to_owned());
+        let remark = |one: &Requirement| if one.is_advice { "   # a warning only" } else { "" };
+        lines.extend(self.requirements.iter().map(|one| format!("{}{}", one.line(), remark(one))));
         for stack in &self.stacks {
             lines.push(format!("# {}", stack.title()));
-            lines.extend(stack.commands.iter().map(Command::line));
+            lines.push(stack.state().line());
+            if let Some(keys) = self.keys.as_ref().filter(|_| stack.takes_keys) {
+                lines.push(format!("VERSION=$({})", keys.version_in(&stack.region).line()));
+                let value = keys.value_in(&stack.region).line();
+                lines.push(format!("{value} > /dev/null   # {}", keys.note()));
+            }
+            lines.extend(stack.build.iter().map(Command::line));
+            let unfinished = "with --disable-rollback if there is no such stack yet, or it is CREATE_FAILED or UPDATE_FAILED";
+            lines.push(format!("{}   # {unfinished}", stack.deploy.line()));
             lines.extend(stack.address.iter().map(|command| format!("URL=$({})", command.line())));
             lines.extend(stack.probes.iter().map(|probe| probe.command.line()));
         }
         lines
     }
+}
+
+/// What is wrong with an edge in front of these regions.
+fn misled(prefix: &str, edge: &Section, regions: &[(&str, &Section)]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if edge.parameter("HostedZoneId").is_none() {
+        problems.push(format!("{prefix}edge gives no HostedZoneId, the zone that its DomainName lies in"));
+    }
+    let Some(origin) = edge.parameter("OriginDomainName") else {
+        problems.push(format!("{prefix}edge gives no OriginDomainName; give the DomainName of its regions"));
+        return problems;
+    };
+    if edge.parameter("DomainName") == Some(origin) {
+        problems.push(format!(
+            "{prefix}edge gives {origin} as DomainName and as OriginDomainName, and would ask itself"
+        ));
+    }
+    for (name, section) in regions {
+        let own = section.parameter("DomainName").unwrap_or("none");
+        if own != origin {
+            problems.push(format!(
+                "{prefix}edge gives the OriginDomainName {origin}, but {prefix}{name} gives the DomainName {own}; \
+                 they must be the same"
+            ));
+        }
+    }
+    problems
+}
+
+/// Told if nobody would hear the alarms. An environment to try things out may be without.
+fn unheard<'a>(
+    environment: &str,
+    mut watched: impl Iterator<Item = (&'a str, &'a Section)>,
+) -> Option<String> {
+    if environment == "dev" {
+        return None;
+    }
+    let silent: Vec<String> = watched
+        .by_ref()
+        .filter(|(_, section)| section.parameter("AlarmEmail").is_none())
+        .map(|(name, _)| format!("{environment}-{name}"))
+        .collect();
+    let list = silent.join(", ");
+    (!silent.is_empty()).then(|| format!("no AlarmEmail is given by {list}: nobody is told of their alarms"))
 }
 
 /// The regions' sections in the order in which the regions were added.
@@ -185,6 +159,18 @@ fn ordered<'a>(
             Some(list) => drop(lists.insert(list)),
             None => problems.push(format!("{prefix}{name} gives no parameter Regions")),
         }
+        if section.parameters.contains_key(KEYS_VERSION) {
+            problems.push(format!(
+                "{prefix}{name} gives {KEYS_VERSION}; take it out, `reef deploy` gives the current one"
+            ));
+        }
+    }
+    let processors: BTreeSet<&str> = sections.values().map(|section| architecture(section)).collect();
+    if processors.len() > 1 {
+        let processors = processors.into_iter().collect::<Vec<_>>().join(" and ");
+        problems.push(format!(
+            "the sections {prefix}… give different Architectures: {processors}; functions are built once"
+        ));
     }
     if sections.is_empty() {
         problems.push(format!("there is no section of a region, e.g. {prefix}us-east-1"));
@@ -215,6 +201,7 @@ fn ordered<'a>(
 struct Tool<'a> {
     prefix: &'a str,
     file: &'a Path,
+    has_keys: bool,
 }
 
 impl Tool<'_> {
@@ -229,113 +216,77 @@ impl Tool<'_> {
         sam
     }
 
-    fn global(&self, section: &Section) -> Stack {
+    /// Parameters on the command line take the place of all that the section gives.
+    fn with_parameters<'a>(mut sam: Command, given: impl Iterator<Item = (&'a str, &'a str)>) -> Command {
+        sam.arguments.push("--parameter-overrides".to_owned());
+        sam.arguments.extend(given.map(|(name, value)| written(name, value)));
+        sam
+    }
+
+    fn stack(section: &Section, deploy: Command) -> Stack {
         Stack {
             name: section.stack.clone(),
             region: section.region.clone(),
-            commands: vec![self.sam("deploy", "global")],
+            takes_keys: false,
+            build: None,
+            deploy,
             address: None,
             probes: Vec::new(),
         }
     }
 
+    fn global(&self, section: &Section) -> Stack {
+        Self::stack(section, self.sam("deploy", "global"))
+    }
+
     /// Functions are built once: they are the same in every region.
     fn region(&self, name: &str, section: &Section, is_first: bool) -> Stack {
-        let build = (is_first && section.is_built).then(|| self.sam("build", name));
-        let environment = section.parameters.get("Environment").map_or("dev", String::as_str);
-        let region = section.region.as_str();
-        let ask = |function: &str| Probe {
-            command: Command::new(
-                "aws",
-                &[
-                    "lambda",
-                    "invoke",
-                    "--region",
-                    region,
-                    "--function-name",
-                    &format!("reef-{environment}-{function}:live"),
-                    "--cli-binary-format",
-                    "raw-in-base64-out",
-                    "--payload",
-                    r#"{"check":"ready"}"#,
-                    "/dev/stdout",
-                ],
-            ),
-        };
-        let query = "Stacks[0].Outputs[?OutputKey=='ApiUrl'].OutputValue";
-        let arguments =
-            ["cloudformation", "describe-stacks", "--region", region, "--stack-name", &section.stack];
-        let shown = ["--query", query, "--output", "text"];
-        Stack {
-            name: section.stack.clone(),
-            region: section.region.clone(),
-            commands: build.into_iter().chain([self.sam("deploy", name)]).collect(),
-            address: Some(Command::new("aws", &[&arguments[..], &shown].concat())),
-            probes: vec![readiness(ADDRESS), ask("agent-invoke"), ask("queue-worker")],
+        let build = (is_first && section.built.is_some()).then(|| {
+            let build = self.sam("build", name);
+            match section.parameter("Architecture") {
+                Some(architecture) => {
+                    Self::with_parameters(build, [("Architecture", architecture)].into_iter())
+                }
+                None => build,
+            }
+        });
+        let mut deploy = self.sam("deploy", name);
+        if self.has_keys {
+            let own = section.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            deploy = Self::with_parameters(deploy, own.chain([(KEYS_VERSION, VERSION)]));
         }
+        let environment = section.parameter("Environment").unwrap_or("dev");
+        let region = section.region.as_str();
+        let ask = |function: &str| {
+            let alias = format!("reef-{environment}-{function}:live");
+            let arguments = ["lambda", "invoke", "--region", region, "--function-name", &alias];
+            let format = ["--cli-binary-format", "raw-in-base64-out"];
+            let payload = ["--payload", r#"{"check":"ready"}"#, "/dev/stdout"];
+            let command = Command::new("aws", &[&arguments[..], &format, &payload].concat());
+            Probe { command, wanted: READY }
+        };
+        let mut stack = Self::stack(section, deploy);
+        stack.takes_keys = self.has_keys;
+        stack.build = build;
+        stack.address = Some(stack.described("Stacks[0].Outputs[?OutputKey=='ApiUrl'].OutputValue"));
+        stack.probes = vec![started(ADDRESS, &[]), ask("agent-invoke"), ask("queue-worker")];
+        stack
     }
 
     fn edge(&self, section: &Section) -> Stack {
-        let domain = section.parameters.get("DomainName").map_or("", String::as_str);
-        Stack {
-            name: section.stack.clone(),
-            region: section.region.clone(),
-            commands: vec![self.sam("deploy", "edge")],
-            address: None,
-            probes: vec![readiness(&format!("https://{domain}"))],
-        }
+        let domain = section.parameter("DomainName").unwrap_or_default();
+        let mut stack = Self::stack(section, self.sam("deploy", "edge"));
+        // Resolvers may take minutes to hear of a new name.
+        let patience = ["--retry", "20", "--retry-all-errors", "--retry-delay", "15"];
+        stack.probes = vec![started(&format!("https://{domain}"), &patience)];
+        stack
     }
 }
 
-fn readiness(address: &str) -> Probe {
-    let url = format!("{address}/readyz");
-    Probe { command: Command::new("curl", &["--fail", "--silent", "--show-error", "--max-time", "60", &url]) }
-}
-
-/// Programs, the account in each region, and the zones of domains.
-fn requirements(sections: &[&Section]) -> Vec<Requirement> {
-    let tool = |arguments: &[&str], remedy: &str, wanted| Requirement {
-        command: Command::new(arguments[0], &arguments[1..]),
-        remedy: remedy.to_owned(),
-        wanted,
-    };
-    let mut all = vec![
-        tool(&["sam", "--version"], "the SAM CLI is needed: pip install aws-sam-cli", Wanted::Anything),
-        tool(&["aws", "--version"], "version 2 of the AWS CLI is needed", Wanted::Text("aws-cli/2")),
-        tool(
-            &["cargo", "lambda", "--version"],
-            "cargo-lambda is needed: pip install cargo-lambda",
-            Wanted::Anything,
-        ),
-        tool(&["curl", "--version"], "curl is needed", Wanted::Anything),
-    ];
-    let regions: BTreeSet<&str> = sections.iter().map(|section| section.region.as_str()).collect();
-    for region in regions {
-        let command =
-            ["sts", "get-caller-identity", "--region", region, "--query", "Account", "--output", "text"];
-        all.push(Requirement {
-            command: Command::new("aws", &command),
-            remedy: format!("there are no credentials for {region}, or the account has it switched off; try `aws configure`"),
-            wanted: Wanted::Anything,
-        });
-    }
-    let mut zones: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for section in sections {
-        let parameter = |name: &str| section.parameters.get(name).filter(|value| !value.is_empty());
-        if let (Some(zone), Some(name)) = (parameter("HostedZoneId"), parameter("DomainName")) {
-            zones.entry(zone).or_default().insert(name.clone());
-        }
-    }
-    for (zone, names) in zones {
-        let command =
-            ["route53", "get-hosted-zone", "--id", zone, "--query", "HostedZone.Name", "--output", "text"];
-        all.push(Requirement {
-            command: Command::new("aws", &command),
-            remedy: format!("HostedZoneId {zone} of samconfig.toml does not fit"),
-            wanted: Wanted::ZoneOf(names),
-        });
-    }
-    all
+fn started(address: &str, more: &[&str]) -> Probe {
+    let url = format!("{address}/startupz");
+    let curl = ["--fail", "--silent", "--show-error", "--max-time", "60"];
+    Probe { command: Command::new("curl", &[&curl[..], more, &[&url]].concat()), wanted: STARTED }
 }
 
 #[cfg(test)]
@@ -347,7 +298,7 @@ mod tests {
         Section {
             stack: stack.to_owned(),
             region: region.to_owned(),
-            is_built: stack == "region",
+            built: (stack == "region").then(|| "infra/aws/region.yaml".into()),
             parameters: parameters.collect(),
         }
     }
@@ -393,22 +344,44 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_shown_as_a_shell_takes_it() {
-        let command = Command::new("aws", &["a", "b c", "it's", "$URL/readyz", ""]);
-        assert_eq!(command.line(), r#"aws a 'b c' 'it'\''s' "$URL/readyz" ''"#);
-        assert_eq!(command.at(Some("https://x")).line(), r#"aws a 'b c' 'it'\''s' https://x/readyz ''"#);
+    fn an_edge_must_lead_to_its_regions() {
+        let regions = ("Regions", "a,b");
+        let (global, a) =
+            (section("g", "a", &[]), section("region", "a", &[regions, ("DomainName", "o.x.org")]));
+        let b = section("region", "b", &[regions]);
+        let told = |edge: &[(&str, &str)]| {
+            problems(&[
+                ("dev-global", global.clone()),
+                ("dev-a", a.clone()),
+                ("dev-b", b.clone()),
+                ("dev-edge", section("e", "a", edge)),
+            ])
+        };
+        let expected = [
+            "dev-edge gives no HostedZoneId, the zone that its DomainName lies in",
+            "dev-edge gives no OriginDomainName; give the DomainName of its regions",
+        ];
+        assert_eq!(told(&[("DomainName", "x.org")]), expected);
+        let expected = [
+            "dev-edge gives x.org as DomainName and as OriginDomainName, and would ask itself",
+            "dev-edge gives the OriginDomainName x.org, but dev-a gives the DomainName o.x.org; they must be the same",
+            "dev-edge gives the OriginDomainName x.org, but dev-b gives the DomainName none; they must be the same",
+        ];
+        let edge = [("DomainName", "x.org"), ("OriginDomainName", "x.org"), ("HostedZoneId", "Z1")];
+        assert_eq!(told(&edge), expected);
     }
 
     #[test]
-    fn a_domain_outside_its_zone_is_found() {
-        let names = ["a.example.com".to_owned(), "example.com".to_owned()].into();
-        let zone = |names| Requirement {
-            command: Command::new("aws", &[]),
-            remedy: "no".to_owned(),
-            wanted: Wanted::ZoneOf(names),
-        };
-        assert_eq!(zone(names).problem_with("example.com.\n"), None);
-        let told = zone(["badexample.com".to_owned()].into()).problem_with("example.com.\n");
-        assert_eq!(told.as_deref(), Some("no: it is the zone example.com, and badexample.com is not in it"));
+    fn what_a_deployment_decides_itself_is_not_taken_from_the_sections() {
+        let found = problems(&[
+            ("dev-global", section("g", "a", &[])),
+            ("dev-a", section("region", "a", &[("Regions", "a,b"), ("ProviderKeysVersion", "v")])),
+            ("dev-b", section("region", "b", &[("Regions", "a,b"), ("Architecture", "x86_64")])),
+        ]);
+        let expected = [
+            "dev-a gives ProviderKeysVersion; take it out, `reef deploy` gives the current one",
+            "the sections dev-… give different Architectures: arm64 and x86_64; functions are built once",
+        ];
+        assert_eq!(found, expected);
     }
 }
