@@ -123,15 +123,12 @@ async fn measure(options: &Options) -> Result<()> {
             row.binary_mb
         )?;
     }
-    writeln!(
-        out,
-        "init against hello: {}",
-        rows[1..]
-            .iter()
-            .map(|row| format!("{} {:.2}", row.name, row.init_ms / rows[0].init_ms))
-            .collect::<Vec<_>>()
-            .join(", ")
-    )?;
+    let beside_hello = |told: &dyn Fn(&Figures) -> String| {
+        rows[1..].iter().map(|row| format!("{} {}", row.name, told(row))).collect::<Vec<_>>().join(", ")
+    };
+    let init = beside_hello(&|row| format!("{:.2} x", row.init_ms / rows[0].init_ms));
+    let warm = beside_hello(&|row| format!("{:+.2} ms", (row.warm_us - rows[0].warm_us) / 1000.0));
+    writeln!(out, "beside hello, which holds the emulator's part: init {init}; a warm invocation {warm}")?;
     writeln!(out, "a streamed chat turn through both functions, emulated stores included: {chat}")?;
     Ok(())
 }
