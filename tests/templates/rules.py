@@ -1,10 +1,11 @@
 """The rules. Each takes a `House` and gives the problems it finds, as sentences."""
 
+import copy
 import json
 import re
 
-from expand import NAMES, REGIONS, ROOT, Resolver
-from house import EVERYTHING, alarm_dimensions, listed, overrides, reported, schema, statements
+from expand import NAMES, REGIONS, ROOT, Resolver, expand
+from house import EVERYTHING, House, alarm_dimensions, listed, overrides, reported, schema, statements
 
 RULES = []
 
@@ -75,6 +76,22 @@ ROLL_BACK = [
 ]
 
 FUNCTIONS = ("gateway", "agent-invoke", "queue-worker")
+
+# Another value than the one in EVERYTHING for each of region.yaml's parameters that does not list its values.
+OTHER_VALUES = {
+    "Environment": "test",
+    "Regions": "us-east-1,eu-central-1",
+    "FunctionMemoryMb": "512",
+    "SettingsPath": "/opt/other.json",
+    "WorkerConcurrency": "3",
+    "ProviderKeysVersion": "0123abcd-0123-0123-0123-0123456789ab",
+    "DomainName": "other.example.com",
+    "HostedZoneId": "Z1111111EXAMPLE",
+    "AlarmEmail": "others@example.com",
+}
+
+# The most characters that Lambda takes for a version's description.
+LONGEST_DESCRIPTION = 256
 
 
 def rule(function):
@@ -281,8 +298,9 @@ def the_functions_are_those_of_the_workspace(house):
     for name in found:
         resource = house.templates["region"]["Resources"][found[name][0]]
         metadata, code = resource.get("Metadata", {}), resource["Properties"].get("CodeUri")
-        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
-            yield f"{name} is built by {metadata}"
+        build = {key: metadata.get(key) for key in ("BuildMethod", "BuildProperties")}
+        if build != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
+            yield f"{name} is built by {build}"
         # Its own folder: at the top Cargo builds `reef`, and at other settings.
         if code != f"../../functions/{name}":
             yield f"{name} is built in {code}"
@@ -343,6 +361,46 @@ def a_new_version_takes_over_in_steps_and_is_taken_back_by_alarms(house):
             yield f"{name} is not taken back by an alarm"
         if "Canary10Percent5Minutes" not in str(group.get("DeploymentConfigName")):
             yield f"{name} takes over by {group.get('DeploymentConfigName')}"
+
+
+def published(house, given=None, layer="layer.zip"):
+    """{function: (its settings, its version)} as a deployment with these parameters and this layer makes them."""
+    given = {**EVERYTHING["region"], **(given or {})}
+    found = Resolver(expand(house.templates["region"], given, layer=layer), given).resources()
+    versions = {
+        one["Properties"]["FunctionName"].strip("<>"): (key, one)
+        for key, one in found.items()
+        if one["Type"] == "AWS::Lambda::Version"
+    }
+    return {key: (found[key]["Properties"], versions[key]) for key in versions}
+
+
+@rule
+def what_changes_a_function_reaches_its_alias(house):
+    before = published(house)
+    if len(before) != len(FUNCTIONS):
+        yield f"there are versions of {sorted(before)}"
+    for function, (_, (key, version)) in before.items():
+        if {version.get("DeletionPolicy"), version.get("UpdateReplacePolicy")} != {"Retain"}:
+            yield f"{key} goes when there is a new one, and nobody can go back to it"
+        if len(version["Properties"].get("Description", "")) > LONGEST_DESCRIPTION:
+            yield f"{key} has a description that is too long"
+    changes = {"the layer's content": published(house, layer="changed.zip")}
+    for key, one in house.templates["region"]["Parameters"].items():
+        here = str(EVERYTHING["region"].get(key, one["Default"]))
+        others = [str(value) for value in one.get("AllowedValues", [OTHER_VALUES.get(key)])]
+        changes[key] = published(house, {key: next(value for value in others if value != here)})
+    changed = House(copy.deepcopy(house.templates))
+    changed.templates["region"]["Globals"]["Function"]["Timeout"] -= 1
+    changes["the time-out"] = published(changed)
+    for what, after in changes.items():
+        for function in before:
+            (settings, version), (new_settings, new_version) = before[function], after[function]
+            if settings != new_settings and version == new_version:
+                yield f"{what}: a new value does not reach {function}'s alias"
+            # Lambda refuses to publish what it has published already.
+            if settings == new_settings and version != new_version:
+                yield f"{what}: a new value publishes {function} again, which did not change"
 
 
 @rule

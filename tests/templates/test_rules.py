@@ -208,6 +208,18 @@ BROKEN = {
         preference("Hooks", {}),
         preference("Type", "AllAtOnce"),
     ],
+    "what_changes_a_function_reaches_its_alias": [
+        drop("region", "AgentsLayer", "PublishLambdaVersion"),
+        drop("region", "GatewayFunction", "AutoPublishAliasAllProperties"),
+        drop("region", "GatewayFunction", "VersionDescription"),
+        # What one function's settings do not hold, its version must not name, and the reverse.
+        put("region", "GatewayFunction", "VersionDescription.Fn::Join.1.0", {"Ref": "ProviderKeysVersion"}),
+        drop("region", "QueueWorkerFunction", "VersionDescription.Fn::Join.1.5"),
+        put("region", "QueueWorkerFunction", "VersionDescription.Fn::Join.1.2", 256),
+        put("region", "AgentInvokeFunction", "VersionDescription.Fn::Join.0", "-" * 60),
+        lambda house: house.templates["region"]["Resources"]["GatewayFunction"].pop("UpdateReplacePolicy"),
+        globals_of("MemorySize", {"Ref": "WorkerConcurrency"}),
+    ],
     "whoever_calls_a_function_calls_its_alias": [
         lambda house: house.templates["region"]["Globals"]["Function"].pop("AutoPublishAlias")
         and house.templates["region"]["Globals"]["Function"].pop("DeploymentPreference"),
