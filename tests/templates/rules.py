@@ -5,7 +5,7 @@ import json
 import re
 
 from expand import NAMES, REGIONS, ROOT, Resolver, expand
-from house import EVERYTHING, House, alarm_dimensions, listed, overrides, reported, schema, statements
+from house import EVERYTHING, SCHEMA, House, alarm_dimensions, listed, overrides, reported, schema, statements
 
 RULES = []
 
@@ -72,7 +72,6 @@ ROLL_BACK = [
     "<AgentInvokeErrorsAlarm>",
     "<QueueWorkerErrorsAlarm>",
     "<HighErrorRateAlarm>",
-    "<TurnErrorsAlarm>",
 ]
 
 FUNCTIONS = ("gateway", "agent-invoke", "queue-worker")
@@ -213,7 +212,10 @@ def the_edge_is_strict_and_never_chooses_a_region(house):
     }
     (headers,) = house.resources("edge", "AWS::CloudFront::ResponseHeadersPolicy").values()
     headers = headers["Properties"]["ResponseHeadersPolicyConfig"]["SecurityHeadersConfig"]
-    wanted["HSTS"] = (headers["StrictTransportSecurity"]["AccessControlMaxAgeSec"], 63_072_000)
+    security = headers["StrictTransportSecurity"]
+    wanted["HSTS"] = (security["AccessControlMaxAgeSec"], 63_072_000)
+    wanted["HSTS of other names"] = (security["IncludeSubdomains"], False)
+    wanted["waiting for the origin"] = (config["Origins"][0]["CustomOriginConfig"]["OriginReadTimeout"], 120)
     wanted["frames"] = (headers["FrameOptions"]["FrameOption"], "DENY")
     wanted["sniffing"] = ("ContentTypeOptions" in headers, True)
     for what, (found, right) in wanted.items():
@@ -279,6 +281,95 @@ def every_function_has_a_role_of_its_own(house):
             yield f"{key} was made up by SAM"
 
 
+def short(resource):
+    """A right's resource without what is the same for all."""
+    known = re.sub(r"^arn:aws:\w+:[\w*-]*:\d+:(table/|function:)reef-dev-", "", resource).replace("/index/", "/")
+    return known.replace("<LocalTable.Arn>", "local")
+
+
+def rights(house, function):
+    """{resource: what the function may do with it}, by its role's own statements and those of our policies."""
+    resources = house.resources("region")
+    role = resources[functions(house)[function][1]["Role"].strip("<>").removesuffix(".Arn")]
+    ours = [resources[one.strip("<>")] for one in role["Properties"]["ManagedPolicyArns"] if one.strip("<>") in resources]
+    found = {}
+    for statement in (one for policy in [role, *ours] for one in statements(policy) if one["Effect"] == "Allow"):
+        for resource in listed(statement["Resource"]):
+            found.setdefault(short(resource), set()).update(listed(statement["Action"]))
+    return found
+
+
+@rule
+def a_function_may_do_what_its_code_does(house):
+    items = {f"dynamodb:{one}" for one in ("DeleteItem", "GetItem", "PutItem", "Query")}
+    files = {
+        "<FilesBucket.Arn>": {"s3:ListBucket"},
+        "<FilesBucket.Arn>/agents/*": {"s3:GetObject", "s3:PutObject"},
+    }
+    log = {"logs:CreateLogStream", "logs:PutLogEvents"}
+    counting = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
+    receiving = {f"sqs:{one}" for one in ("DeleteMessage", "GetQueueAttributes", "ReceiveMessage", "SendMessage")}
+    wanted = {
+        "gateway": {
+            "core": items | {"dynamodb:BatchGetItem"},
+            "core/listed": {"dynamodb:Query"},
+            "core/user": {"dynamodb:Query"},
+            "local": counting,
+            "<JobQueue.Arn>": {"sqs:SendMessage"},
+            "agent-invoke:live": {"lambda:InvokeFunction"},
+            "<GatewayLogs.Arn>": log,
+            **files,
+        },
+        "agent-invoke": {"core": items, "<AgentInvokeLogs.Arn>": log, **files},
+        "queue-worker": {
+            "core": items | {"dynamodb:BatchGetItem"},
+            "core/due": {"dynamodb:Query"},
+            "local": {"dynamodb:GetItem", "dynamodb:PutItem"},
+            "<JobQueue.Arn>": receiving,
+            "agent-invoke:live": {"lambda:InvokeFunction"},
+            "<QueueWorkerLogs.Arn>": log,
+            **files,
+        },
+    }
+    for function in functions(house):
+        found = rights(house, function)
+        for resource in sorted({*found, *wanted[function]}):
+            may, needs = found.get(resource, set()), wanted[function].get(resource, set())
+            if may != needs:
+                yield f"{function} may do {sorted(may)} with {resource}, and does {sorted(needs)}"
+
+
+@rule
+def the_worker_calls_other_regions_only(house):
+    for region in REGIONS:
+        for one in statements(house.resources("region", "AWS::IAM::Role", region=region)["QueueWorkerRole"]):
+            if one["Action"] == "lambda:InvokeFunction":
+                left_out = one["Condition"].get("StringNotEquals", {})
+                if left_out != {"aws:RequestedRegion": region}:
+                    yield f"the worker in {region} may call its own region: all but {left_out}"
+
+
+@rule
+def a_function_writes_no_tokens(house):
+    text = (SCHEMA.parent / "keys.rs").read_text()
+    prefix = re.search(r'fn token\(.*?format!\("(\w+#)', text, re.S).group(1)
+    writing = {f"dynamodb:{one}" for one in ("BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem")}
+    policy = house.resources("region", "AWS::IAM::ManagedPolicy")["StoresPolicy"]
+    denied = [one for one in statements(policy) if one["Effect"] == "Deny"]
+    condition = {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": f"{prefix}*"}}
+    if not any(
+        set(listed(one["Action"])) == writing
+        and short(listed(one["Resource"])[0]) == "core"
+        and one.get("Condition") == condition
+        for one in denied
+    ):
+        yield f"functions may write the rows {prefix}*: denied is {denied}"
+    for function, (_, properties) in functions(house).items():
+        role = house.resources("region", "AWS::IAM::Role")[properties["Role"].strip("<>").removesuffix(".Arn")]
+        if "<StoresPolicy>" not in role["Properties"]["ManagedPolicyArns"]:
+            yield f"{function} is denied nothing"
+
+
 @rule
 def a_role_serves_one_of_aws_principals(house):
     for name, key, one in house.everywhere("AWS::IAM::Role"):
@@ -334,9 +425,8 @@ def what_the_schedules_send_are_the_recorded_events(house):
     def event(name):
         return json.loads((ROOT / f"events/{name}.json").read_text())
 
-    check = json.dumps(event("gateway-check"))
     wanted = {
-        "GatewayFunctionProbe": json.loads(check.replace("readyz", "health").replace('"check"', '"probe"')),
+        "GatewayFunctionProbe": event("gateway-probe"),
         "QueueWorkerFunctionSweep": event("queue-worker-schedule"),
     }
     for key, one in house.resources("region", "AWS::Scheduler::Schedule").items():
@@ -522,7 +612,12 @@ def the_guides_alarms_have_its_thresholds(house):
         for one in house.resources("region", "AWS::CloudWatch::Alarm").values()
     }
     wanted = {
-        "GatewayDown": {"Threshold": 1, "ComparisonOperator": "LessThanThreshold", "TreatMissingData": "breaching"},
+        "GatewayDown": {
+            "EvaluationPeriods": 1,
+            "Threshold": 1,
+            "ComparisonOperator": "LessThanThreshold",
+            "TreatMissingData": "breaching",
+        },
         "HighResponseTime": {"ExtendedStatistic": "p95", "Threshold": 5000, "Period": 60, "EvaluationPeriods": 2},
         "HighErrorRate": {"Statistic": "Sum", "Threshold": 30, "Period": 300, "ComparisonOperator": "GreaterThanThreshold"},
         "DeadJobs": {"Threshold": 0, "ComparisonOperator": "GreaterThanThreshold"},
@@ -543,6 +638,18 @@ def the_guides_alarms_have_its_thresholds(house):
         for key, value in right.items():
             if alarms.get(name, {}).get(key) != value:
                 yield f"{name}: {key} is {alarms.get(name, {}).get(key)}"
+    periods = [one["MetricStat"]["Period"] for one in alarms.get("GatewayDown", {}).get("Metrics", []) if "MetricStat" in one]
+    if periods != [60, 60]:
+        yield f"GatewayDown looks each {periods} s"
+
+
+@rule
+def an_api_logs_only_when_its_account_may(house):
+    (stage,) = house.resources("region", "AWS::ApiGateway::Stage").values()
+    group = stage["Properties"]["AccessLogSetting"]["DestinationArn"].strip("<>").removesuffix(".Arn")
+    (account,) = house.resources("region", "AWS::ApiGateway::Account")
+    if account not in listed(house.resources("region")[group].get("DependsOn", [])):
+        yield f"{group} may be there before {account}, and the stage is refused its log"
 
 
 @rule
@@ -635,8 +742,14 @@ def the_global_table_is_eventual_recoverable_and_protected(house):
         "AWS::SecretsManager::Secret",
         "AWS::Backup::BackupVault",
     ):
-        if {one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")} != {"Retain"}:
-            yield f"{name}: {key} goes with its stack"
+        # Protected tables cannot be deleted when a stack's creation fails; of all else nothing may then be left.
+        kept = "Retain" if one["Type"].startswith("AWS::DynamoDB::") else "RetainExceptOnCreate"
+        if (one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")) != (kept, "Retain"):
+            yield f"{name}: {key} is kept by {one.get('DeletionPolicy')}, {one.get('UpdateReplacePolicy')}"
+    for name, key, one in house.everywhere():
+        named = NAMED.get(one["Type"])
+        if named and one.get("DeletionPolicy") == "Retain" and not one["Type"].startswith("AWS::DynamoDB::"):
+            yield f"{name}: {key} stays when the stack's creation fails, and its name is taken"
 
 
 @rule
@@ -663,9 +776,8 @@ def the_tables_are_those_of_the_stores(house):
         for one in table.get("GlobalSecondaryIndexes", []):
             if one["Projection"] != {"ProjectionType": "KEYS_ONLY"}:
                 yield f"{name}: index {one['IndexName']} holds more than keys"
-        policy = house.resources("region", "AWS::IAM::ManagedPolicy")["StoresPolicy"]
-        allowed = [one for statement in statements(policy) for one in statement["Resource"]]
-        here = {one.split("/index/")[1] for one in allowed if f"-{name}/index/" in one}
+        allowed = {resource for function in functions(house) for resource in rights(house, function)}
+        here = {one.removeprefix(f"{name}/") for one in allowed if one.startswith(f"{name}/")}
         if here != set(wanted["indexes"]):
             yield f"{name}: the functions may read the indexes {sorted(here)}"
 
