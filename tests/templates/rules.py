@@ -619,7 +619,7 @@ def the_guides_alarms_have_its_thresholds(house):
             "TreatMissingData": "breaching",
         },
         "HighResponseTime": {"ExtendedStatistic": "p95", "Threshold": 5000, "Period": 60, "EvaluationPeriods": 2},
-        "HighErrorRate": {"Statistic": "Sum", "Threshold": 30, "Period": 300, "ComparisonOperator": "GreaterThanThreshold"},
+        "HighErrorRate": {"EvaluationPeriods": 1, "Threshold": 30, "ComparisonOperator": "GreaterThanThreshold"},
         "DeadJobs": {"Threshold": 0, "ComparisonOperator": "GreaterThanThreshold"},
         "TurnErrors": {},
         "QueueAge": {},
@@ -638,9 +638,27 @@ def the_guides_alarms_have_its_thresholds(house):
         for key, value in right.items():
             if alarms.get(name, {}).get(key) != value:
                 yield f"{name}: {key} is {alarms.get(name, {}).get(key)}"
-    periods = [one["MetricStat"]["Period"] for one in alarms.get("GatewayDown", {}).get("Metrics", []) if "MetricStat" in one]
-    if periods != [60, 60]:
-        yield f"GatewayDown looks each {periods} s"
+    computed = {
+        "GatewayDown": ("FILL(invocations, 0) - FILL(errors, 0)", 60, ["Invocations", "Errors"]),
+        "HighErrorRate": ("errors - FILL(notready, 0)", 300, ["5XXError", "NotReady"]),
+        "CoreThrottles": ("FILL(writes, 0) + FILL(reads, 0)", 60, ["WriteThrottleEvents", "ReadThrottleEvents"]),
+        "LocalThrottles": ("FILL(writes, 0) + FILL(reads, 0)", 60, ["WriteThrottleEvents", "ReadThrottleEvents"]),
+    }
+    for name, (expression, period, metrics) in computed.items():
+        parts = alarms.get(name, {}).get("Metrics", [{}])
+        read = [(one["MetricStat"]["Metric"]["MetricName"], one["MetricStat"]["Period"]) for one in parts[1:]]
+        if parts[0].get("Expression") != expression or read != [(metric, period) for metric in metrics]:
+            yield f"{name} computes {parts[0].get('Expression')} of {read}"
+
+
+@rule
+def the_error_rate_is_watched_where_nothing_is_computed(house):
+    given = {**EVERYTHING["region"], "ComputedAlarms": "false"}
+    found = Resolver(house.expanded("region"), given).resources("AWS::CloudWatch::Alarm")["HighErrorRateAlarm"]
+    wanted = {"MetricName": "5XXError", "Statistic": "Sum", "Period": 300, "Threshold": 30}
+    plain = {name: found["Properties"].get(name) for name in wanted}
+    if plain != wanted or "Metrics" in found["Properties"]:
+        yield f"HighErrorRate without computing is {found['Properties']}"
 
 
 @rule

@@ -327,6 +327,14 @@ BROKEN = {
         remove("region", "CoreThrottlesAlarm"),
         put("region", "GatewayDownAlarm", "EvaluationPeriods", 2),
         put("region", "GatewayDownAlarm", "Metrics.1.MetricStat.Period", 300),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.0.Expression", "errors"),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.1.MetricStat.Period", 60),
+        put("region", "CoreThrottlesAlarm", "Metrics.2.MetricStat.Metric.MetricName", "WriteThrottleEvents"),
+        drop("region", "LocalThrottlesAlarm", "Metrics.2"),
+    ],
+    "the_error_rate_is_watched_where_nothing_is_computed": [
+        drop("region", "HighErrorRateAlarm", "Statistic"),
+        put("region", "HighErrorRateAlarm", "Metrics", [{"Id": "one", "Expression": "1"}]),
     ],
     "an_api_logs_only_when_its_account_may": [
         lambda house: house.templates["region"]["Resources"]["ApiLogs"].pop("DependsOn")
@@ -337,7 +345,8 @@ BROKEN = {
         put("region", "GatewayDownAlarm", "AlarmActions", [{"Ref": "AlarmTopic"}]),
     ],
     "an_alarm_watches_what_the_stack_has": [
-        put("region", "HighErrorRateAlarm", "Dimensions.0.Value", "reef"),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.1.MetricStat.Metric.Dimensions.0.Value", "reef"),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.2.MetricStat.Metric.MetricName", "Unready"),
         put("region", "TurnErrorsAlarm", "MetricName", "TurnError"),
         put("region", "TurnErrorsAlarm", "Namespace", "Reef"),
         put("region", "GatewayErrorsAlarm", "Dimensions.1.Value", "reef-dev-gateway:prod"),
