@@ -71,6 +71,9 @@ fn pin(case: &str, answer: &str) {
     settings.set_omit_expression(true);
     settings.add_filter("[0-7][0-9A-HJKMNP-TV-Z]{25}", "[ulid]");
     settings.add_filter(r#""(created|at)":\d+"#, r#""$1":0"#);
+    settings.add_filter(r#""version":"[^"]+""#, r#""version":"[version]""#);
+    // The length goes with what changes.
+    settings.add_filter(r#"(?s)content-length: \d+(.*"uptimeMs":)\d+"#, "content-length: [length]${1}0");
     settings.bind(|| insta::assert_snapshot!(case, answer));
 }
 

@@ -215,7 +215,7 @@ class Cloud:
         """The emulator keeps a number that comes from a parameter as text, and then cannot compare it."""
         client = self.client("lambda", region)
         for one in client.list_event_source_mappings()["EventSourceMappings"]:
-            client.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": 10})
+            client.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": 5})
 
 
 @contextmanager

@@ -34,8 +34,9 @@ def parameters_of(template, given=None):
     return {**values, **(given or {})}
 
 
-def expand(template, given=None, region="us-east-1"):
-    """SAM's resources replaced by CloudFormation's, as AWS does it when a stack is deployed in `region`."""
+def expand(template, given=None, region="us-east-1", layer="layer.zip"):
+    """SAM's resources replaced by CloudFormation's, as AWS does it when a stack is deployed in `region`. `layer`: what the
+    layer's content was uploaded as; `sam deploy` names uploads by what is in them."""
     if "Transform" not in template:
         return copy.deepcopy(template)
     template = copy.deepcopy(template)
@@ -44,7 +45,7 @@ def expand(template, given=None, region="us-east-1"):
         if one["Type"] == "AWS::Serverless::Function" and "CodeUri" in one["Properties"]:
             one["Properties"]["CodeUri"] = "s3://uploaded/function.zip"
         if one["Type"] == "AWS::Serverless::LayerVersion":
-            one["Properties"]["ContentUri"] = "s3://uploaded/layer.zip"
+            one["Properties"]["ContentUri"] = f"s3://uploaded/{layer}"
     os.environ["AWS_DEFAULT_REGION"] = region
     return transform(template, parameters_of(template, given), NoManagedPolicies())
 

@@ -1,10 +1,11 @@
 """The rules. Each takes a `House` and gives the problems it finds, as sentences."""
 
+import copy
 import json
 import re
 
-from expand import NAMES, REGIONS, ROOT, Resolver
-from house import EVERYTHING, alarm_dimensions, listed, overrides, reported, schema, statements
+from expand import NAMES, REGIONS, ROOT, Resolver, expand
+from house import EVERYTHING, SCHEMA, House, alarm_dimensions, listed, overrides, reported, schema, statements
 
 RULES = []
 
@@ -71,10 +72,25 @@ ROLL_BACK = [
     "<AgentInvokeErrorsAlarm>",
     "<QueueWorkerErrorsAlarm>",
     "<HighErrorRateAlarm>",
-    "<TurnErrorsAlarm>",
 ]
 
 FUNCTIONS = ("gateway", "agent-invoke", "queue-worker")
+
+# Another value than the one in EVERYTHING for each of region.yaml's parameters that does not list its values.
+OTHER_VALUES = {
+    "Environment": "test",
+    "Regions": "us-east-1,eu-central-1",
+    "FunctionMemoryMb": "512",
+    "SettingsPath": "/opt/other.json",
+    "WorkerConcurrency": "3",
+    "ProviderKeysVersion": "0123abcd-0123-0123-0123-0123456789ab",
+    "DomainName": "other.example.com",
+    "HostedZoneId": "Z1111111EXAMPLE",
+    "AlarmEmail": "others@example.com",
+}
+
+# The most characters that Lambda takes for a version's description.
+LONGEST_DESCRIPTION = 256
 
 
 def rule(function):
@@ -196,7 +212,10 @@ def the_edge_is_strict_and_never_chooses_a_region(house):
     }
     (headers,) = house.resources("edge", "AWS::CloudFront::ResponseHeadersPolicy").values()
     headers = headers["Properties"]["ResponseHeadersPolicyConfig"]["SecurityHeadersConfig"]
-    wanted["HSTS"] = (headers["StrictTransportSecurity"]["AccessControlMaxAgeSec"], 63_072_000)
+    security = headers["StrictTransportSecurity"]
+    wanted["HSTS"] = (security["AccessControlMaxAgeSec"], 63_072_000)
+    wanted["HSTS of other names"] = (security["IncludeSubdomains"], False)
+    wanted["waiting for the origin"] = (config["Origins"][0]["CustomOriginConfig"]["OriginReadTimeout"], 120)
     wanted["frames"] = (headers["FrameOptions"]["FrameOption"], "DENY")
     wanted["sniffing"] = ("ContentTypeOptions" in headers, True)
     for what, (found, right) in wanted.items():
@@ -262,6 +281,95 @@ def every_function_has_a_role_of_its_own(house):
             yield f"{key} was made up by SAM"
 
 
+def short(resource):
+    """A right's resource without what is the same for all."""
+    known = re.sub(r"^arn:aws:\w+:[\w*-]*:\d+:(table/|function:)reef-dev-", "", resource).replace("/index/", "/")
+    return known.replace("<LocalTable.Arn>", "local")
+
+
+def rights(house, function):
+    """{resource: what the function may do with it}, by its role's own statements and those of our policies."""
+    resources = house.resources("region")
+    role = resources[functions(house)[function][1]["Role"].strip("<>").removesuffix(".Arn")]
+    ours = [resources[one.strip("<>")] for one in role["Properties"]["ManagedPolicyArns"] if one.strip("<>") in resources]
+    found = {}
+    for statement in (one for policy in [role, *ours] for one in statements(policy) if one["Effect"] == "Allow"):
+        for resource in listed(statement["Resource"]):
+            found.setdefault(short(resource), set()).update(listed(statement["Action"]))
+    return found
+
+
+@rule
+def a_function_may_do_what_its_code_does(house):
+    items = {f"dynamodb:{one}" for one in ("DeleteItem", "GetItem", "PutItem", "Query")}
+    files = {
+        "<FilesBucket.Arn>": {"s3:ListBucket"},
+        "<FilesBucket.Arn>/agents/*": {"s3:GetObject", "s3:PutObject"},
+    }
+    log = {"logs:CreateLogStream", "logs:PutLogEvents"}
+    counting = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
+    receiving = {f"sqs:{one}" for one in ("DeleteMessage", "GetQueueAttributes", "ReceiveMessage", "SendMessage")}
+    wanted = {
+        "gateway": {
+            "core": items | {"dynamodb:BatchGetItem"},
+            "core/listed": {"dynamodb:Query"},
+            "core/user": {"dynamodb:Query"},
+            "local": counting,
+            "<JobQueue.Arn>": {"sqs:SendMessage"},
+            "agent-invoke:live": {"lambda:InvokeFunction"},
+            "<GatewayLogs.Arn>": log,
+            **files,
+        },
+        "agent-invoke": {"core": items, "<AgentInvokeLogs.Arn>": log, **files},
+        "queue-worker": {
+            "core": items | {"dynamodb:BatchGetItem"},
+            "core/due": {"dynamodb:Query"},
+            "local": {"dynamodb:GetItem", "dynamodb:PutItem"},
+            "<JobQueue.Arn>": receiving,
+            "agent-invoke:live": {"lambda:InvokeFunction"},
+            "<QueueWorkerLogs.Arn>": log,
+            **files,
+        },
+    }
+    for function in functions(house):
+        found = rights(house, function)
+        for resource in sorted({*found, *wanted[function]}):
+            may, needs = found.get(resource, set()), wanted[function].get(resource, set())
+            if may != needs:
+                yield f"{function} may do {sorted(may)} with {resource}, and does {sorted(needs)}"
+
+
+@rule
+def the_worker_calls_other_regions_only(house):
+    for region in REGIONS:
+        for one in statements(house.resources("region", "AWS::IAM::Role", region=region)["QueueWorkerRole"]):
+            if one["Action"] == "lambda:InvokeFunction":
+                left_out = one["Condition"].get("StringNotEquals", {})
+                if left_out != {"aws:RequestedRegion": region}:
+                    yield f"the worker in {region} may call its own region: all but {left_out}"
+
+
+@rule
+def a_function_writes_no_tokens(house):
+    text = (SCHEMA.parent / "keys.rs").read_text()
+    prefix = re.search(r'fn token\(.*?format!\("(\w+#)', text, re.S).group(1)
+    writing = {f"dynamodb:{one}" for one in ("BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem")}
+    policy = house.resources("region", "AWS::IAM::ManagedPolicy")["StoresPolicy"]
+    denied = [one for one in statements(policy) if one["Effect"] == "Deny"]
+    condition = {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": f"{prefix}*"}}
+    if not any(
+        set(listed(one["Action"])) == writing
+        and short(listed(one["Resource"])[0]) == "core"
+        and one.get("Condition") == condition
+        for one in denied
+    ):
+        yield f"functions may write the rows {prefix}*: denied is {denied}"
+    for function, (_, properties) in functions(house).items():
+        role = house.resources("region", "AWS::IAM::Role")[properties["Role"].strip("<>").removesuffix(".Arn")]
+        if "<StoresPolicy>" not in role["Properties"]["ManagedPolicyArns"]:
+            yield f"{function} is denied nothing"
+
+
 @rule
 def a_role_serves_one_of_aws_principals(house):
     for name, key, one in house.everywhere("AWS::IAM::Role"):
@@ -281,8 +389,9 @@ def the_functions_are_those_of_the_workspace(house):
     for name in found:
         resource = house.templates["region"]["Resources"][found[name][0]]
         metadata, code = resource.get("Metadata", {}), resource["Properties"].get("CodeUri")
-        if metadata != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
-            yield f"{name} is built by {metadata}"
+        build = {key: metadata.get(key) for key in ("BuildMethod", "BuildProperties")}
+        if build != {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": name}}:
+            yield f"{name} is built by {build}"
         # Its own folder: at the top Cargo builds `reef`, and at other settings.
         if code != f"../../functions/{name}":
             yield f"{name} is built in {code}"
@@ -316,9 +425,8 @@ def what_the_schedules_send_are_the_recorded_events(house):
     def event(name):
         return json.loads((ROOT / f"events/{name}.json").read_text())
 
-    check = json.dumps(event("gateway-check"))
     wanted = {
-        "GatewayFunctionProbe": json.loads(check.replace("readyz", "health").replace('"check"', '"probe"')),
+        "GatewayFunctionProbe": event("gateway-probe"),
         "QueueWorkerFunctionSweep": event("queue-worker-schedule"),
     }
     for key, one in house.resources("region", "AWS::Scheduler::Schedule").items():
@@ -343,6 +451,46 @@ def a_new_version_takes_over_in_steps_and_is_taken_back_by_alarms(house):
             yield f"{name} is not taken back by an alarm"
         if "Canary10Percent5Minutes" not in str(group.get("DeploymentConfigName")):
             yield f"{name} takes over by {group.get('DeploymentConfigName')}"
+
+
+def published(house, given=None, layer="layer.zip"):
+    """{function: (its settings, its version)} as a deployment with these parameters and this layer makes them."""
+    given = {**EVERYTHING["region"], **(given or {})}
+    found = Resolver(expand(house.templates["region"], given, layer=layer), given).resources()
+    versions = {
+        one["Properties"]["FunctionName"].strip("<>"): (key, one)
+        for key, one in found.items()
+        if one["Type"] == "AWS::Lambda::Version"
+    }
+    return {key: (found[key]["Properties"], versions[key]) for key in versions}
+
+
+@rule
+def what_changes_a_function_reaches_its_alias(house):
+    before = published(house)
+    if len(before) != len(FUNCTIONS):
+        yield f"there are versions of {sorted(before)}"
+    for function, (_, (key, version)) in before.items():
+        if {version.get("DeletionPolicy"), version.get("UpdateReplacePolicy")} != {"Retain"}:
+            yield f"{key} goes when there is a new one, and nobody can go back to it"
+        if len(version["Properties"].get("Description", "")) > LONGEST_DESCRIPTION:
+            yield f"{key} has a description that is too long"
+    changes = {"the layer's content": published(house, layer="changed.zip")}
+    for key, one in house.templates["region"]["Parameters"].items():
+        here = str(EVERYTHING["region"].get(key, one["Default"]))
+        others = [str(value) for value in one.get("AllowedValues", [OTHER_VALUES.get(key)])]
+        changes[key] = published(house, {key: next(value for value in others if value != here)})
+    changed = House(copy.deepcopy(house.templates))
+    changed.templates["region"]["Globals"]["Function"]["Timeout"] -= 1
+    changes["the time-out"] = published(changed)
+    for what, after in changes.items():
+        for function in before:
+            (settings, version), (new_settings, new_version) = before[function], after[function]
+            if settings != new_settings and version == new_version:
+                yield f"{what}: a new value does not reach {function}'s alias"
+            # Lambda refuses to publish what it has published already.
+            if settings == new_settings and version != new_version:
+                yield f"{what}: a new value publishes {function} again, which did not change"
 
 
 @rule
@@ -464,9 +612,14 @@ def the_guides_alarms_have_its_thresholds(house):
         for one in house.resources("region", "AWS::CloudWatch::Alarm").values()
     }
     wanted = {
-        "GatewayDown": {"Threshold": 1, "ComparisonOperator": "LessThanThreshold", "TreatMissingData": "breaching"},
+        "GatewayDown": {
+            "EvaluationPeriods": 1,
+            "Threshold": 1,
+            "ComparisonOperator": "LessThanThreshold",
+            "TreatMissingData": "breaching",
+        },
         "HighResponseTime": {"ExtendedStatistic": "p95", "Threshold": 5000, "Period": 60, "EvaluationPeriods": 2},
-        "HighErrorRate": {"Statistic": "Sum", "Threshold": 30, "Period": 300, "ComparisonOperator": "GreaterThanThreshold"},
+        "HighErrorRate": {"EvaluationPeriods": 1, "Threshold": 30, "ComparisonOperator": "GreaterThanThreshold"},
         "DeadJobs": {"Threshold": 0, "ComparisonOperator": "GreaterThanThreshold"},
         "TurnErrors": {},
         "QueueAge": {},
@@ -485,6 +638,36 @@ def the_guides_alarms_have_its_thresholds(house):
         for key, value in right.items():
             if alarms.get(name, {}).get(key) != value:
                 yield f"{name}: {key} is {alarms.get(name, {}).get(key)}"
+    computed = {
+        "GatewayDown": ("FILL(invocations, 0) - FILL(errors, 0)", 60, ["Invocations", "Errors"]),
+        "HighErrorRate": ("errors - FILL(notready, 0)", 300, ["5XXError", "NotReady"]),
+        "CoreThrottles": ("FILL(writes, 0) + FILL(reads, 0)", 60, ["WriteThrottleEvents", "ReadThrottleEvents"]),
+        "LocalThrottles": ("FILL(writes, 0) + FILL(reads, 0)", 60, ["WriteThrottleEvents", "ReadThrottleEvents"]),
+    }
+    for name, (expression, period, metrics) in computed.items():
+        parts = alarms.get(name, {}).get("Metrics", [{}])
+        read = [(one["MetricStat"]["Metric"]["MetricName"], one["MetricStat"]["Period"]) for one in parts[1:]]
+        if parts[0].get("Expression") != expression or read != [(metric, period) for metric in metrics]:
+            yield f"{name} computes {parts[0].get('Expression')} of {read}"
+
+
+@rule
+def the_error_rate_is_watched_where_nothing_is_computed(house):
+    given = {**EVERYTHING["region"], "ComputedAlarms": "false"}
+    found = Resolver(house.expanded("region"), given).resources("AWS::CloudWatch::Alarm")["HighErrorRateAlarm"]
+    wanted = {"MetricName": "5XXError", "Statistic": "Sum", "Period": 300, "Threshold": 30}
+    plain = {name: found["Properties"].get(name) for name in wanted}
+    if plain != wanted or "Metrics" in found["Properties"]:
+        yield f"HighErrorRate without computing is {found['Properties']}"
+
+
+@rule
+def an_api_logs_only_when_its_account_may(house):
+    (stage,) = house.resources("region", "AWS::ApiGateway::Stage").values()
+    group = stage["Properties"]["AccessLogSetting"]["DestinationArn"].strip("<>").removesuffix(".Arn")
+    (account,) = house.resources("region", "AWS::ApiGateway::Account")
+    if account not in listed(house.resources("region")[group].get("DependsOn", [])):
+        yield f"{group} may be there before {account}, and the stage is refused its log"
 
 
 @rule
@@ -577,8 +760,14 @@ def the_global_table_is_eventual_recoverable_and_protected(house):
         "AWS::SecretsManager::Secret",
         "AWS::Backup::BackupVault",
     ):
-        if {one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")} != {"Retain"}:
-            yield f"{name}: {key} goes with its stack"
+        # Protected tables cannot be deleted when a stack's creation fails; of all else nothing may then be left.
+        kept = "Retain" if one["Type"].startswith("AWS::DynamoDB::") else "RetainExceptOnCreate"
+        if (one.get("DeletionPolicy"), one.get("UpdateReplacePolicy")) != (kept, "Retain"):
+            yield f"{name}: {key} is kept by {one.get('DeletionPolicy')}, {one.get('UpdateReplacePolicy')}"
+    for name, key, one in house.everywhere():
+        named = NAMED.get(one["Type"])
+        if named and one.get("DeletionPolicy") == "Retain" and not one["Type"].startswith("AWS::DynamoDB::"):
+            yield f"{name}: {key} stays when the stack's creation fails, and its name is taken"
 
 
 @rule
@@ -605,9 +794,8 @@ def the_tables_are_those_of_the_stores(house):
         for one in table.get("GlobalSecondaryIndexes", []):
             if one["Projection"] != {"ProjectionType": "KEYS_ONLY"}:
                 yield f"{name}: index {one['IndexName']} holds more than keys"
-        policy = house.resources("region", "AWS::IAM::ManagedPolicy")["StoresPolicy"]
-        allowed = [one for statement in statements(policy) for one in statement["Resource"]]
-        here = {one.split("/index/")[1] for one in allowed if f"-{name}/index/" in one}
+        allowed = {resource for function in functions(house) for resource in rights(house, function)}
+        here = {one.removeprefix(f"{name}/") for one in allowed if one.startswith(f"{name}/")}
         if here != set(wanted["indexes"]):
             yield f"{name}: the functions may read the indexes {sorted(here)}"
 

@@ -19,17 +19,17 @@ class Cost(unittest.TestCase):
 
     def test_alarms_are_billed_by_the_metrics_they_read(self):
         bill = cost.idle({}, TWO)
-        # 15 in each region, of which one for the other region's replication, and one for the copies.
-        self.assertEqual(sum(bill.quantities[one] for one in bill.quantities if one[0] == "alarms"), 31)
-        self.assertAlmostEqual(bill.lines["alarms"], 3.10)
+        # 18 in each region, of which one for the other region's replication, and one for the copies.
+        self.assertEqual(sum(bill.quantities[one] for one in bill.quantities if one[0] == "alarms"), 37)
+        self.assertAlmostEqual(bill.lines["alarms"], 3.70)
         self.assertAlmostEqual(bill.allowances()["alarms"], 1.00)
 
     def test_a_third_region_costs_as_much_as_its_parts(self):
         two, three = cost.idle({}, TWO), cost.idle({}, list(REGIONS))
         self.assertAlmostEqual(three.lines["secrets"] - two.lines["secrets"], 0.40)
         self.assertAlmostEqual(three.lines["composite alarms"] - two.lines["composite alarms"], 0.50)
-        # 16 of its own, and one more in each of the two others.
-        self.assertAlmostEqual(three.lines["alarms"] - two.lines["alarms"], 1.80)
+        # 19 of its own, and one more in each of the two others.
+        self.assertAlmostEqual(three.lines["alarms"] - two.lines["alarms"], 2.10)
 
     def test_what_is_optional_has_its_price(self):
         plain = cost.idle({}, TWO)
@@ -65,7 +65,7 @@ class Cost(unittest.TestCase):
 
     def test_metrics_of_our_own_cost_nothing_in_two_regions(self):
         # They have no dimensions: a metric for each name and region.
-        self.assertEqual(cost.reported(), {"FirstByte", "Turns", "TurnErrors", "DeadJobs"})
+        self.assertEqual(cost.reported(), {"FirstByte", "Turns", "TurnErrors", "DeadJobs", "NotReady"})
         self.assertLessEqual(len(cost.reported()) * len(TWO), cost.PRICES["free"]["custom_metrics"])
 
     def test_the_report_adds_up(self):

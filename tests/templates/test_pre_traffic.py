@@ -42,7 +42,11 @@ def run(answers):
     return told.kwargs, functions.asked
 
 
-READY = {version: '{"statusCode":200}\0\0\0\0\0\0\0\0{"ready": true}' for version in VERSIONS.values()}
+READY = {
+    VERSIONS["GATEWAY"]: '{"statusCode":200}\0\0\0\0\0\0\0\0{"ok": true, "status": "started"}',
+    VERSIONS["AGENT_INVOKE"]: '{"ready": true}',
+    VERSIONS["QUEUE_WORKER"]: '{"ready": true}',
+}
 
 
 class PreTraffic(unittest.TestCase):
@@ -58,7 +62,8 @@ class PreTraffic(unittest.TestCase):
 
     def test_one_version_that_is_not_ready_stops_the_deployment(self):
         for version in VERSIONS.values():
-            for answer in ('{"ready":false}', '{"errorType":"Runtime.ExitError","ready":true}', ValueError("no such")):
+            crashed = '{"errorType":"Runtime.ExitError","ready":true,"status":"started"}'
+            for answer in ('{"ready":false,"status":"draining"}', crashed, ValueError("no such")):
                 with self.subTest(version, answer=answer):
                     self.assertEqual(run({**READY, version: answer})[0]["status"], "Failed")
 

@@ -103,9 +103,28 @@ def preference(key, value):
     return change
 
 
-def open_region(house):
-    statement = house.properties("region", "InvokeAgentsPolicy")["PolicyDocument"]["Statement"][0]
-    del statement["Condition"]
+def statement(key, sid):
+    """A statement of a role or a policy, as it is written."""
+
+    def find(house):
+        properties = house.properties("region", key)
+        documents = [one["PolicyDocument"] for one in properties.get("Policies", [properties])]
+        (found,) = [one for document in documents for one in document["Statement"] if one["Sid"] == sid]
+        return found
+
+    return find
+
+
+def change(of, **parts):
+    """Sets parts of a statement; one that is None is left out."""
+
+    def changed(house):
+        for name, value in parts.items():
+            of(house)[name] = value
+            if value is None:
+                del of(house)[name]
+
+    return changed
 
 
 def variables(house):
@@ -126,6 +145,13 @@ def remove_event(key, name):
 def no_policy(name, key):
     def change(house):
         del house.templates[name]["Resources"][key]["DeletionPolicy"]
+
+    return change
+
+
+def kept(name, key, policy):
+    def change(house):
+        house.templates[name]["Resources"][key]["DeletionPolicy"] = policy
 
     return change
 
@@ -162,6 +188,13 @@ BROKEN = {
             "ResponseHeadersPolicyConfig.SecurityHeadersConfig.StrictTransportSecurity.AccessControlMaxAgeSec",
             300,
         ),
+        put(
+            "edge",
+            "Headers",
+            "ResponseHeadersPolicyConfig.SecurityHeadersConfig.StrictTransportSecurity.IncludeSubdomains",
+            True,
+        ),
+        put("edge", "Distribution", "DistributionConfig.Origins.0.CustomOriginConfig.OriginReadTimeout", 60),
     ],
     "the_region_answers_with_tls_1_2_under_its_domain": [
         put("region", "ApiDomain", "SecurityPolicy", "TLS_1_0"),
@@ -173,7 +206,7 @@ BROKEN = {
         action(0, ["sqs:SendMessage", "*"]),
         target(0, "*"),
         target(0, {"Fn::Sub": "arn:aws:sqs:*:${AWS::AccountId}:reef-${Environment}-jobs"}),
-        open_region,
+        change(statement("GatewayRole", "RunTurns"), Condition=None),
         put("region", "FilesPolicy", "PolicyDocument.Statement.0.Resource", {"Fn::Sub": "${FilesBucket.Arn}/*"}),
     ],
     "only_known_policies_of_aws_are_attached": [
@@ -182,6 +215,38 @@ BROKEN = {
     "every_function_has_a_role_of_its_own": [
         put("region", "GatewayFunction", "Role", {"Fn::GetAtt": ["QueueWorkerRole", "Arn"]}),
         drop("region", "GatewayFunction", "Role"),
+    ],
+    "a_function_may_do_what_its_code_does": [
+        change(statement("StoresPolicy", "Items"), Action=["dynamodb:GetItem", "dynamodb:ConditionCheckItem"]),
+        change(statement("GatewayRole", "CountRequests"), Action="dynamodb:GetItem"),
+        change(statement("QueueWorkerRole", "WorkOnJobs"), Action=["sqs:ReceiveMessage", "sqs:ChangeMessageVisibility"]),
+        change(statement("QueueWorkerRole", "FindWhatIsDue"), Resource={"Fn::GetAtt": ["LocalTable", "Arn"]}),
+        put("region", "AgentInvokeRole", "Policies", []),
+        put("region", "AgentInvokeRole", "ManagedPolicyArns", [{"Ref": "StoresPolicy"}]),
+    ],
+    "the_worker_calls_other_regions_only": [
+        change(
+            statement("QueueWorkerRole", "RunTurnsElsewhere"),
+            Condition={"StringEquals": {"aws:RequestedRegion": {"Ref": "Regions"}}},
+        ),
+        change(
+            statement("QueueWorkerRole", "RunTurnsElsewhere"),
+            Condition={"StringNotEquals": {"aws:RequestedRegion": "us-east-1"}},
+        ),
+    ],
+    "a_function_writes_no_tokens": [
+        change(statement("StoresPolicy", "TokensAreOnlyRead"), Effect="Allow"),
+        change(statement("StoresPolicy", "TokensAreOnlyRead"), Action=["dynamodb:PutItem"]),
+        change(statement("StoresPolicy", "TokensAreOnlyRead"), Condition=None),
+        change(
+            statement("StoresPolicy", "TokensAreOnlyRead"),
+            Condition={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": "U#*"}},
+        ),
+        change(
+            statement("StoresPolicy", "TokensAreOnlyRead"),
+            Condition={"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": "TOK#*"}},
+        ),
+        put("region", "AgentInvokeRole", "ManagedPolicyArns", [{"Ref": "FilesPolicy"}]),
     ],
     "a_role_serves_one_of_aws_principals": [
         put("region", "GatewayRole", "AssumeRolePolicyDocument.Statement.0.Principal", {"AWS": "*"})
@@ -205,8 +270,22 @@ BROKEN = {
     "a_new_version_takes_over_in_steps_and_is_taken_back_by_alarms": [
         preference("Enabled", False),
         preference("Alarms", []),
+        # A vendor's outage would take back what mends it.
+        preference("Alarms", [{"Ref": f"{one[1:-1]}"} for one in [*rules.ROLL_BACK, "<TurnErrorsAlarm>"]]),
         preference("Hooks", {}),
         preference("Type", "AllAtOnce"),
+    ],
+    "what_changes_a_function_reaches_its_alias": [
+        drop("region", "AgentsLayer", "PublishLambdaVersion"),
+        drop("region", "GatewayFunction", "AutoPublishAliasAllProperties"),
+        drop("region", "GatewayFunction", "VersionDescription"),
+        # What one function's settings do not hold, its version must not name, and the reverse.
+        put("region", "GatewayFunction", "VersionDescription.Fn::Join.1.0", {"Ref": "ProviderKeysVersion"}),
+        drop("region", "QueueWorkerFunction", "VersionDescription.Fn::Join.1.5"),
+        put("region", "QueueWorkerFunction", "VersionDescription.Fn::Join.1.2", 256),
+        put("region", "AgentInvokeFunction", "VersionDescription.Fn::Join.0", "-" * 60),
+        lambda house: house.templates["region"]["Resources"]["GatewayFunction"].pop("UpdateReplacePolicy"),
+        globals_of("MemorySize", {"Ref": "WorkerConcurrency"}),
     ],
     "whoever_calls_a_function_calls_its_alias": [
         lambda house: house.templates["region"]["Globals"]["Function"].pop("AutoPublishAlias")
@@ -246,6 +325,19 @@ BROKEN = {
         put("region", "HighErrorRateAlarm", "Threshold", 300),
         put("region", "HighResponseTimeAlarm", "ExtendedStatistic", "p50"),
         remove("region", "CoreThrottlesAlarm"),
+        put("region", "GatewayDownAlarm", "EvaluationPeriods", 2),
+        put("region", "GatewayDownAlarm", "Metrics.1.MetricStat.Period", 300),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.0.Expression", "errors"),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.1.MetricStat.Period", 60),
+        put("region", "CoreThrottlesAlarm", "Metrics.2.MetricStat.Metric.MetricName", "WriteThrottleEvents"),
+        drop("region", "LocalThrottlesAlarm", "Metrics.2"),
+    ],
+    "the_error_rate_is_watched_where_nothing_is_computed": [
+        drop("region", "HighErrorRateAlarm", "Statistic"),
+        put("region", "HighErrorRateAlarm", "Metrics", [{"Id": "one", "Expression": "1"}]),
+    ],
+    "an_api_logs_only_when_its_account_may": [
+        lambda house: house.templates["region"]["Resources"]["ApiLogs"].pop("DependsOn")
     ],
     "every_alarm_tells_somebody": [
         drop("region", "QueueAgeAlarm", "AlarmActions"),
@@ -253,7 +345,8 @@ BROKEN = {
         put("region", "GatewayDownAlarm", "AlarmActions", [{"Ref": "AlarmTopic"}]),
     ],
     "an_alarm_watches_what_the_stack_has": [
-        put("region", "HighErrorRateAlarm", "Dimensions.0.Value", "reef"),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.1.MetricStat.Metric.Dimensions.0.Value", "reef"),
+        put("region", "HighErrorRateAlarm", "Metrics.Fn::If.1.2.MetricStat.Metric.MetricName", "Unready"),
         put("region", "TurnErrorsAlarm", "MetricName", "TurnError"),
         put("region", "TurnErrorsAlarm", "Namespace", "Reef"),
         put("region", "GatewayErrorsAlarm", "Dimensions.1.Value", "reef-dev-gateway:prod"),
@@ -270,13 +363,16 @@ BROKEN = {
         drop("region", "LocalTable", "PointInTimeRecoverySpecification"),
         no_policy("global", "CoreTable"),
         no_policy("region", "FilesBucket"),
+        kept("region", "FilesBucket", "Retain"),
+        kept("region", "LocalTable", "RetainExceptOnCreate"),
+        kept("region", "ApiLogsRole", "Retain"),
     ],
     "the_tables_are_those_of_the_stores": [
         put("global", "CoreTable", "KeySchema.0.AttributeName", "PK"),
         drop("global", "CoreTable", "GlobalSecondaryIndexes.2"),
         put("global", "CoreTable", "GlobalSecondaryIndexes.0.Projection", {"ProjectionType": "ALL"}),
         drop("region", "LocalTable", "TimeToLiveSpecification"),
-        drop("region", "StoresPolicy", "PolicyDocument.Statement.2.Resource.0"),
+        drop("region", "GatewayRole", "Policies.0.PolicyDocument.Statement.0.Resource.0"),
     ],
     "the_files_are_private_encrypted_and_can_be_brought_back": [
         put("region", "FilesBucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", False),
