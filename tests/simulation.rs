@@ -114,3 +114,13 @@ fn a_key_whose_record_names_the_turn_that_lost_leads_to_the_one_that_is_visible(
     holds_under(4622..4623, &history);
     holds(&history);
 }
+
+/// The store recorded a step, and its answer was lost: the turn recorded the step once more.
+#[test]
+fn a_step_that_was_recorded_without_an_answer_is_not_recorded_twice() {
+    holds(&[Op::LoseAnswer { region: 0, write: 7 }, Op::Chat { region: 0, session: 0, key: None, kind: 5 }]);
+    holds(&[
+        Op::LoseAnswer { region: 1, write: 11 },
+        Op::Chat { region: 1, session: 2, key: Some(1), kind: 1 },
+    ]);
+}

@@ -76,6 +76,22 @@ pub struct Lease {
     pub summarised_through: u64,
 }
 
+impl Lease {
+    /// Whether a step of so many messages is on record already, in a session whose newest message is at `seq`: only the
+    /// holder moves it, so it was this step, and its answer was lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if another step was recorded under this lease.
+    pub fn has_recorded(&self, messages: usize, seq: u64) -> Result<bool, StoreError> {
+        match seq.checked_sub(self.seq) {
+            _ if messages == 0 => Ok(false),
+            Some(0) => Ok(false),
+            Some(recorded) if recorded == messages as u64 => Ok(true),
+            _ => Err(StoreError::Fenced),
+        }
+    }
+}
+
 /// A client's promise that two requests are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
@@ -316,10 +332,11 @@ pub trait SessionStore: Send + Sync {
     async fn begin(&self, turn: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError>;
 
     /// Journals a step and extends the lease to `until`, atomically; an empty step only extends. Returns the lease to
-    /// go on with.
+    /// go on with. Called again because no answer came, it records nothing twice.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says.
+    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says, or another step
+    /// was journalled since.
     async fn append(
         &self,
         lease: &Lease,

@@ -155,8 +155,14 @@ pub(crate) async fn an_append_journals_a_step_and_extends_the_lease(stores: &Sto
     assert_eq!((head.seq, head.updated_at), (3, at(20)));
     let stored = transcript(stores, "s").await;
     assert_eq!(stored[1..], [message(2, "t1", 20, asked), message(3, "t1", 20, answered)]);
-    // The fence did not move, so the lease from before the step is as good.
-    stores.sessions.append(&lease, &says("more"), at(30), at(300)).await.expect("an append");
+    // Its answer may have been lost: it is not journalled again, and the lease from before it is good for no other step.
+    let again = stores.sessions.append(&lease, &step, at(30), at(300)).await.expect("an append");
+    assert_eq!(again, next);
+    let other = stores.sessions.append(&lease, &says("more"), at(30), at(300)).await;
+    assert!(matches!(other, Err(StoreError::Fenced)), "{other:?}");
+    assert_eq!(load(stores, "s").await, head);
+    let extended = stores.sessions.append(&lease, &Step::default(), at(30), at(300)).await;
+    assert_eq!(extended.expect("an append"), Lease { until: at(300), ..next });
 }
 
 pub(crate) async fn an_empty_append_only_extends_the_lease(stores: &Stores) {
@@ -237,8 +243,8 @@ pub(crate) async fn an_interrupted_turn_is_resumed_behind_its_steps(stores: &Sto
     run(stores, &new_turn("t0", "s"), 5).await;
     let new = keyed_turn("t1", "s", "k");
     let first = start(stores, &new, 10, 100).await;
-    stores.sessions.append(&first, &says("step one"), at(20), at(110)).await.expect("an append");
-    stores.sessions.append(&first, &says("step two"), at(30), at(120)).await.expect("an append");
+    let next = stores.sessions.append(&first, &says("step one"), at(20), at(110)).await.expect("an append");
+    stores.sessions.append(&next, &says("step two"), at(30), at(120)).await.expect("an append");
     let rows = audit_rows(stores).await;
     let lease = Lease { fence: 3, until: at(300), seq: 5, ..first };
     let steps = vec![

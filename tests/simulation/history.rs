@@ -89,7 +89,7 @@ impl Ask {
 }
 
 /// What was accepted, and by whom.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Told {
     /// Turns that clients were told of, each with its request.
     pub(super) accepted: BTreeMap<String, Ask>,
@@ -146,7 +146,11 @@ fn play_all(stage: &Arc<Stage>, seed: u64, ops: &[Op]) -> Report {
             let pause = [1, 150, 2_500][usize::try_from(dice.below(3)).expect("below 3")];
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        let mut report = settled::settle(&world, &clients, &dice).await;
+        settled::wake(&world, &clients, &dice).await;
+        let mut report = settled::survive(&world, &clients, &told, &dice).await;
+        if report.is_empty() {
+            report = settled::settle(&world, &clients).await;
+        }
         if report.is_empty() {
             report = settled::check(&world, &told, &dice).await;
         }
@@ -188,6 +192,9 @@ async fn play(world: &Arc<World>, told: &Arc<Mutex<Told>>, clients: &TaskTracker
         Op::Freeze { region: at } => world.freeze(region(at)),
         Op::Thaw => world.thaw(),
         Op::Crash { region: at, write } => world.at(region(at)).life.end_at(u64::from(write)),
+        Op::LoseAnswer { region: at, write } => {
+            world.at(region(at)).life.loses_answer_at(u64::from(write));
+        }
     }
 }
 

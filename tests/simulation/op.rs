@@ -32,6 +32,8 @@ pub enum Op {
     Restore { from: u8, region: u8 },
     /// A region's process dies at a write to come: before it is done, or after it was.
     Crash { region: u8, write: u8 },
+    /// A region's process hears nothing of a write to come, which is not done, or is.
+    LoseAnswer { region: u8, write: u8 },
     /// A region's process stops where it is, as if its machine slept; another one starts.
     Freeze { region: u8 },
     /// Processes that stopped go on.
@@ -86,7 +88,8 @@ fn op(dice: &Dice) -> Op {
     let byte = |below: u64| u8::try_from(dice.below(below)).expect("below 256");
     let key = || dice.percent(50).then(|| byte(4));
     match dice.below(100) {
-        0..32 => Op::Chat { region: byte(3), session: byte(3), key: key(), kind: byte(6) },
+        0..30 => Op::Chat { region: byte(3), session: byte(3), key: key(), kind: byte(6) },
+        30..32 => Op::LoseAnswer { region: byte(3), write: byte(12) },
         32..40 => Op::EnqueueJob { region: byte(3), session: byte(3), key: key(), kind: byte(6) },
         40..48 => Op::RunWorker { region: byte(3) },
         48..56 => Op::Sweep { region: byte(3) },

@@ -2,7 +2,7 @@
 
 use super::dice::Dice;
 use super::model::{Effects, SimulatedModel, tools};
-use super::tables::{Life, REGIONS, RegionTable, Tables, Which};
+use super::tables::{LONGEST_LAG, Life, REGIONS, RegionTable, Tables, Which};
 use crate::stores::stores_of;
 use crate::time::SequentialIds;
 use async_trait::async_trait;
@@ -161,6 +161,8 @@ impl World {
         for region in 0..REGIONS {
             world.beat(region).await;
         }
+        // Every region knows of the others: one that was never heard of is not gone.
+        tokio::time::sleep(LONGEST_LAG).await;
         while !world.tables.is_quiet() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -311,9 +313,8 @@ impl World {
                 return 0;
             };
             for delivery in &due {
-                let outcome = worker::process(app, delivery).await;
-                // Fenced, or out of reach: it is delivered again.
-                let _ = app.stores.jobs.settle(&delivery.receipt, &outcome, app.clock.now()).await;
+                // Not settled: it is delivered again.
+                let _ = worker::handle(app, delivery).await;
             }
             due.len()
         };

@@ -3,11 +3,11 @@
 use super::dice::Dice;
 use super::history::{Ask, Report, SESSIONS, Told, heal, pass, set_in_service};
 use super::model::marked;
-use super::regions::{NAMES, World};
+use super::regions::{Answer, NAMES, World};
 use super::tables::REGIONS;
 use shared::id::{SessionKey, TenantId, TurnId};
 use shared::job::{JobFilter, JobState, Work};
-use shared::message::MessageBody;
+use shared::message::{Message, MessageBody};
 use shared::session::Window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 /// Looks of every region after which nothing may be left to do.
 const ROUNDS: u32 = 40;
 
-/// Mends everything and lets it come to rest. What does not is reported.
-pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker, dice: &Dice) -> Report {
+/// Who slept wakes up.
+pub(super) async fn wake(world: &Arc<World>, clients: &TaskTracker, dice: &Dice) {
     if world.has_frozen() {
         // Who slept wakes up while others are at work on what it had begun.
         for region in 0..REGIONS {
@@ -32,38 +32,81 @@ pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker, dice: &Dic
         tokio::time::sleep(Duration::from_millis(dice.below(2_500))).await;
         world.thaw();
     }
+}
+
+/// If a region is lost: the others go on for good without it, with what has arrived there.
+pub(super) async fn survive(
+    world: &Arc<World>,
+    clients: &TaskTracker,
+    told: &Mutex<Told>,
+    dice: &Dice,
+) -> Report {
+    let (lost, there): (Vec<_>, Vec<_>) = (0..REGIONS).partition(|region| world.tables.is_lost(*region));
+    let (Some(first), false) = (there.first(), lost.is_empty()) else { return Report::new() };
     heal(world);
-    for region in 0..REGIONS {
-        world.tables.set_lost(region, false);
-        world.at(region).life.end_at(u64::MAX);
-        world.restart(region);
+    start(world, &there);
+    for region in &there {
+        set_in_service(world, *first, *region, true).await;
     }
-    for region in 0..REGIONS {
-        set_in_service(world, 0, region, true).await;
+    let mut report = rest(world, clients, &there).await;
+    if report.is_empty() {
+        let region = there[usize::try_from(dice.below(2)).expect("below 2") % there.len()];
+        sessions_go_on(world, region, "alone", told, &mut report).await;
     }
-    clients.close();
+    for line in &mut report {
+        *line = format!("without {lost:?}: {line}");
+    }
+    report
+}
+
+/// Mends everything and lets it come to rest. What does not is reported.
+pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker) -> Report {
+    heal(world);
+    let all: Vec<usize> = (0..REGIONS).collect();
+    for region in &all {
+        world.tables.set_lost(*region, false);
+    }
+    start(world, &all);
+    for region in &all {
+        set_in_service(world, 0, *region, true).await;
+    }
+    rest(world, clients, &all).await
+}
+
+/// Nothing happens to these regions' processes any more.
+fn start(world: &Arc<World>, regions: &[usize]) {
+    for region in regions {
+        let life = world.at(*region).life;
+        life.end_at(u64::MAX);
+        life.loses_answer_at(u64::MAX);
+        world.restart(*region);
+    }
+}
+
+/// Lets these regions come to rest.
+async fn rest(world: &Arc<World>, clients: &TaskTracker, regions: &[usize]) -> Report {
     let mut quiet = 0;
     for _ in 0..ROUNDS {
         pass(world, 100).await;
         let mut touched = 0;
-        for region in 0..REGIONS {
-            touched += world.sweep(region).await;
-            touched += world.run_worker(region).await;
+        for region in regions {
+            touched += world.sweep(*region).await;
+            touched += world.run_worker(*region).await;
+            touched += usize::from(has_pending_jobs(world, *region).await);
         }
-        let is_quiet =
-            touched == 0 && clients.is_empty() && world.tables.is_quiet() && !has_pending_jobs(world).await;
+        let is_quiet = touched == 0 && clients.is_empty() && world.tables.is_quiet();
         quiet = if is_quiet { quiet + 1 } else { 0 };
         if quiet == 2 {
             return Report::new();
         }
     }
     let mut report = vec![format!("it does not come to rest; {} clients still wait", clients.len())];
-    for (region, name) in NAMES.iter().enumerate() {
-        let app = world.at(region).app;
+    for region in regions {
+        let app = world.at(*region).app;
         let left = app.stores.index.interrupted(app.clock.now(), 10).await;
-        report.push(format!("interrupted in {name}: {left:?}"));
+        report.push(format!("interrupted in {}: {left:?}", NAMES[*region]));
+        report.push(world.tables.dump(*region, ""));
     }
-    report.push(world.tables.dump(0, ""));
     report
 }
 
@@ -72,14 +115,14 @@ async fn jobs(world: &World, region: usize) -> Vec<shared::job::Job> {
     world.at(region).app.stores.jobs.list(&TenantId::single(), &filter).await.expect("the queue")
 }
 
-async fn has_pending_jobs(world: &World) -> bool {
-    jobs(world, 0).await.iter().any(|job| job.state == JobState::Pending)
+async fn has_pending_jobs(world: &World, region: usize) -> bool {
+    jobs(world, region).await.iter().any(|job| job.state == JobState::Pending)
 }
 
 /// Checks every promise; see the module's head. What is replicated is the same everywhere, which is looked at twice;
 /// beyond that one region's view is as good as any other's.
-pub(super) async fn check(world: &Arc<World>, told: &Mutex<Told>, dice: &Dice) -> Report {
-    let told = std::mem::take(&mut *told.lock().expect("no panic"));
+pub(super) async fn check(world: &Arc<World>, all_told: &Mutex<Told>, dice: &Dice) -> Report {
+    let told = all_told.lock().expect("no panic").clone();
     let mut report = told.odd.clone();
     report.extend(world.tables.differences());
     let view = || usize::try_from(dice.below(3)).expect("few regions");
@@ -91,7 +134,8 @@ pub(super) async fn check(world: &Arc<World>, told: &Mutex<Told>, dice: &Dice) -
             report.push(format!("the job {} is {:?}: {:?}", job.job.id, job.state, job.reason));
         }
     }
-    sessions_go_on(world, view(), &mut report).await;
+    sessions_go_on(world, view(), "last", all_told, &mut report).await;
+    let told = all_told.lock().expect("no panic").clone();
     while !world.tables.is_quiet() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -156,25 +200,46 @@ fn effects(world: &World, told: &Told, report: &mut Report) {
     }
 }
 
-/// Each session takes a further turn.
-async fn sessions_go_on(world: &World, region: usize, report: &mut Report) {
+/// Each session takes a further turn, named by `word`.
+async fn sessions_go_on(world: &World, region: usize, word: &str, told: &Mutex<Told>, report: &mut Report) {
     for session in 0..SESSIONS {
-        let ask = Ask { session, key: None, name: format!("last{session}"), word: "plain", is_hook: false };
+        let name = format!("{word}{session}");
+        let ask = Ask { session, key: None, name, word: "plain", is_hook: false };
         let answer = ask.send(world, region).await;
-        let said = answer.map(|answer| (answer.status.as_u16(), answer.text()));
-        if !said.as_ref().is_some_and(|(status, text)| *status == 200 && text.contains("reply to last")) {
-            report.push(format!("the session s{session} takes no further turn: {said:?}"));
+        let is_reply = |answer: &Answer| {
+            answer.status.as_u16() == 200 && answer.text().contains(&format!("reply to {}", ask.name))
+        };
+        match answer {
+            Some(answer) if is_reply(&answer) => {
+                told.lock().expect("no panic").note(&ask, region, &answer);
+            }
+            other => report.push(format!("the session s{session} takes no further turn: {other:?}")),
         }
     }
 }
 
-/// A transcript holds each input once.
+/// A transcript holds each input once, and its turns one after the other, each with one reply and an outcome.
 async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Report) {
     let app = world.at(region).app;
     for session in 0..SESSIONS {
         let key = SessionKey::new(format!("agent:main:s{session}"));
         let read = app.stores.sessions.transcript(&TenantId::single(), &key, Window::newest(1_000)).await;
         let transcript = read.expect("a transcript");
+        for turn in transcript.chunk_by(|one, next| one.turn == next.turn) {
+            let id = &turn[0].turn;
+            let is_reply = |message: &&Message| matches!(&message.body, MessageBody::Assistant { tool_calls, .. } if tool_calls.is_empty());
+            let replies = turn.iter().filter(is_reply).count();
+            let is_twice =
+                |message: &Message| turn.iter().filter(|other| other.body == message.body).count() > 1;
+            let found = app.stores.sessions.turn(&TenantId::single(), id).await.expect("a turn");
+            let has_ended = found.is_some_and(|turn| turn.outcome.is_some());
+            let is_whole = transcript.iter().filter(|message| message.turn == *id).count() == turn.len();
+            if replies != 1 || turn.iter().any(is_twice) || !has_ended || !is_whole {
+                report.push(format!(
+                    "the transcript of s{session} holds, ended: {has_ended}, whole: {is_whole}: {turn:?}"
+                ));
+            }
+        }
         let mut inputs: BTreeMap<String, Vec<TurnId>> = BTreeMap::new();
         for message in &transcript {
             if let MessageBody::User { .. } = &message.body {

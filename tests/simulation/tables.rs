@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How many regions there are.
 pub(super) const REGIONS: usize = 3;
 
+/// An item is on its way no longer, while the link is whole.
+pub(super) const LONGEST_LAG: Duration = Duration::from_secs(20);
+
 /// Where regions' signs of life are.
 const SIGNS_OF_LIFE: &str = "REGION";
 
@@ -115,7 +118,8 @@ impl Tables {
         let now = self.now();
         let mut world = self.world();
         world.deliver(now);
-        world.letters.iter().all(|letter| letter.key.partition == SIGNS_OF_LIFE)
+        let mut letters = world.letters.iter().filter(|letter| world.is_linked(letter.from, letter.to));
+        letters.all(|letter| letter.key.partition == SIGNS_OF_LIFE)
     }
 
     /// Names of items that two regions hold different versions of, with what they hold.
@@ -174,6 +178,8 @@ pub(super) struct Life {
     thawed: Notify,
     /// Writes until it dies, times two, plus one if it dies after the write was done; `u64::MAX` for never.
     left: AtomicU64,
+    /// As `left`, until it does not hear the answer of one, and lives on.
+    heard: AtomicU64,
 }
 
 impl Default for Life {
@@ -183,6 +189,7 @@ impl Default for Life {
             frozen: AtomicBool::new(false),
             thawed: Notify::new(),
             left: AtomicU64::new(u64::MAX),
+            heard: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -201,6 +208,24 @@ impl Life {
     /// Ends it at a write to come: an even point just before the write of number `point / 2`, an odd one just after it.
     pub(super) fn end_at(&self, point: u64) {
         self.left.store(point, Ordering::SeqCst);
+    }
+
+    /// Keeps the answer of a write to come from it: at an even point the write is not done, at an odd one it is.
+    pub(super) fn loses_answer_at(&self, point: u64) {
+        self.heard.store(point, Ordering::SeqCst);
+    }
+
+    /// Whether the answer of this write is lost, and if so, whether the write is done.
+    fn loses_answer(&self) -> Option<bool> {
+        let heard = self.heard.load(Ordering::SeqCst);
+        let lost = match heard {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        };
+        let left = if lost.is_some() || heard == u64::MAX { u64::MAX } else { heard - 2 };
+        self.heard.store(left, Ordering::SeqCst);
+        lost
     }
 
     /// Waits while it is frozen, and for ever if it is over.
@@ -357,10 +382,14 @@ impl Table for RegionTable {
         self.way().await.map_err(WriteError::Store)?;
         self.life.counts_a_write(true);
         self.life.goes_on().await;
-        self.apply(writes)?;
+        let lost = self.life.loses_answer();
+        let said = if lost == Some(false) { Ok(()) } else { self.apply(writes) };
         self.life.counts_a_write(false);
         self.life.goes_on().await;
-        Ok(())
+        match lost {
+            Some(_) => Err(WriteError::Store(StoreError::Unavailable("no answer came".into()))),
+            None => said,
+        }
     }
 }
 
@@ -416,10 +445,11 @@ impl RegionTable {
             }
             for to in (0..REGIONS).filter(|to| *to != self.region) {
                 let lag = match self.tables.dice.below(10) {
-                    0 => 20_000,
-                    1..=3 => 1_500,
-                    _ => 200,
+                    0 => LONGEST_LAG,
+                    1..=3 => Duration::from_millis(1_500),
+                    _ => Duration::from_millis(200),
                 };
+                let lag = u64::try_from(lag.as_millis()).expect("a short lag");
                 let due = now + self.tables.dice.below(lag);
                 world.letters.push(Letter {
                     from: self.region,

@@ -303,7 +303,12 @@ impl SessionStore for Memory {
         until: Timestamp,
     ) -> Result<Lease, StoreError> {
         let mut state = self.state();
-        state.leased_mut(lease)?.session.holder = Some(Holder { turn: lease.turn.clone(), until });
+        let head = state.leased_mut(lease)?;
+        if lease.has_recorded(step.messages.len(), head.session.seq)? {
+            let until = head.session.holder.as_ref().map_or(until, |holder| holder.until);
+            return Ok(head.lease(&lease.turn, until));
+        }
+        head.session.holder = Some(Holder { turn: lease.turn.clone(), until });
         state.record(&lease.tenant, &lease.session, &lease.turn, step, now);
         Ok(state.leased_mut(lease)?.lease(&lease.turn, until))
     }

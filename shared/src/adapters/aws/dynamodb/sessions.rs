@@ -298,6 +298,10 @@ impl SessionStore for DynamoStores {
     ) -> Result<Lease, StoreError> {
         for _ in 0..TRIES {
             let mut view = self.leased(lease).await?;
+            if lease.has_recorded(step.messages.len(), view.head.seq)? {
+                let until = view.head.held.as_ref().map_or(until, |held| held.until);
+                return Ok(view.lease(&lease.turn, until));
+            }
             let unchanged = view.head.unchanged();
             let body = Body { messages: step.messages.clone(), ..Body::default() };
             let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &step.audit, now })?;

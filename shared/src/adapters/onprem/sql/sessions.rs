@@ -489,6 +489,10 @@ pub(in crate::adapters::onprem) async fn append<T: Tx>(
     until: Timestamp,
 ) -> Result<Lease, SqlError> {
     let mut head = leased(tx, lease).await?;
+    if lease.has_recorded(step.messages.len(), head.seq).map_err(SqlError::Refused)? {
+        let until = head.holder.as_ref().map_or(until, |holder| holder.until);
+        return Ok(head.lease(&lease.tenant, &lease.session, &lease.turn, until));
+    }
     if step.messages.is_empty() && step.audit.is_empty() {
         // The most frequent case by far while a model is slow, and it touches no index but one.
         let extend = "UPDATE sessions SET lease_until = $1 WHERE tenant = $2 AND session_key = $3";
