@@ -27,6 +27,8 @@ pub mod op;
 mod regions;
 mod settled;
 mod shrink;
+#[cfg(test)]
+mod superseded;
 mod tables;
 
 pub use dice::Dice;
