@@ -382,7 +382,14 @@ fn settings_that_do_not_fit_are_told_before_anything_is_run() {
     assert!(told(&["dev", "--samconfig", "no.toml"]).starts_with(
         "reef: no.toml cannot be read; run this at the top of the repository, or name it with --samconfig: "
     ));
-    fs::write(desk.path().join("samconfig.toml"), "[dev-global").unwrap();
+    desk.write(
+        "samconfig.toml",
+        &SAMCONFIG.replacen("DomainName=origin", "Architecture=x86_64 DomainName=origin", 1),
+    );
+    let told_of_processors = "reef: samconfig.toml: 1 problem\n  the sections dev-… give different Architectures: arm64 and \
+                              x86_64; functions are built once\n";
+    assert_eq!(told(&["dev"]), told_of_processors);
+    desk.write("samconfig.toml", "[dev-global");
     assert!(told(&["dev"]).starts_with("reef: samconfig.toml is not understood: "));
     assert_eq!(desk.calls(), Vec::<String>::new());
 }

@@ -48,8 +48,13 @@ region = "us-east-1"
 parameter_overrides = ["Environment=dev", "DomainName=reef.example.com", "OriginDomainName=origin.example.com", "HostedZoneId=Z1"]
 "#;
 
-/// As much of a region's template as is read: the names of the keys.
+/// As much of a region's template as is read: some defaults, and the names of the keys.
 const TEMPLATE: &str = r#"
+Parameters:
+  Architecture:
+    Default: arm64
+  WorkerConcurrency:
+    Default: 10
 A: !Sub "{{resolve:secretsmanager:reef-${Environment}-provider-keys:SecretString:ANTHROPIC_API_KEY::${ProviderKeysVersion}}}"
 B: !Sub "{{resolve:secretsmanager:reef-${Environment}-provider-keys:SecretString:OPENAI_API_KEY::${ProviderKeysVersion}}}"
 "#;

@@ -7,6 +7,7 @@ mod plan;
 mod requirement;
 mod samconfig;
 mod stack;
+mod template;
 
 use crate::fault::Fault;
 use crate::output;

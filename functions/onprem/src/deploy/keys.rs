@@ -3,14 +3,12 @@
 
 use super::command::{Command, VERSION};
 use super::samconfig::Section;
+use super::template::{Template, text_of};
 use crate::host;
 use serde_json::{Map, Value};
 use shared::config::Config;
 use std::collections::BTreeSet;
 use std::path::Path;
-
-/// Behind this a template names a key of the secret.
-const REFERENCE: &str = "-provider-keys:SecretString:";
 
 /// What stands for a key's value where only its presence matters.
 const SOME: &str = "x";
@@ -34,21 +32,22 @@ impl Keys {
     ///
     /// # Errors
     /// A file cannot be read, or the functions would not start with these settings whatever the keys are.
-    pub(super) fn read(global: &Section, region: &Section, folder: &Path) -> Result<Option<Self>, String> {
-        let read = |path: &Path| {
-            std::fs::read_to_string(folder.join(path))
-                .map_err(|error| format!("{} cannot be read: {error}", path.display()))
-        };
-        let template = region.built.as_deref().unwrap_or(Path::new("infra/aws/region.yaml"));
-        let names = named(&read(template)?);
+    pub(super) fn read(
+        global: &Section,
+        region: &Section,
+        template: &Template,
+        folder: &Path,
+    ) -> Result<Option<Self>, String> {
+        let names = template.keys();
         if names.is_empty() {
             return Ok(None);
         }
         // The template's layer is the folder `agents` beside its own.
-        let layer = template.parent().and_then(Path::parent).unwrap_or(Path::new("")).join("agents");
-        let place = region.parameter("SettingsPath").unwrap_or("/opt/openclaw.json");
+        let layer = template.file.parent().and_then(Path::parent).unwrap_or(Path::new("")).join("agents");
+        let place = region.parameter("SettingsPath").or(template.default("SettingsPath"));
+        let place = place.unwrap_or("/opt/openclaw.json");
         let file = layer.join(place.strip_prefix("/opt/").unwrap_or(place));
-        let settings = read(&file)?;
+        let settings = text_of(folder, &file)?;
         let works = |without: Option<&String>| {
             let env = |name: &str| {
                 (names.contains(name) && without.is_none_or(|one| one != name)).then(|| SOME.to_owned())
@@ -60,7 +59,7 @@ impl Keys {
             let file = host::told(&file.display().to_string(), &problems);
             format!(
                 "{file}\n  (of the environment the functions are given {given}, see {})",
-                template.display()
+                template.file.display()
             )
         })?;
         let needed = names.iter().filter(|name| works(Some(name)).is_err()).cloned().collect();
@@ -141,12 +140,4 @@ impl Keys {
 
 fn list(names: &BTreeSet<String>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.iter().cloned().collect::<Vec<_>>().join(", ") }
-}
-
-/// The names of keys in a template.
-fn named(template: &str) -> BTreeSet<String> {
-    let is_of_name = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
-    let behind = template.split(REFERENCE).skip(1);
-    let names = behind.map(|rest| rest.chars().take_while(is_of_name).collect::<String>());
-    names.filter(|name| !name.is_empty()).collect()
 }

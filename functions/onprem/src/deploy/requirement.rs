@@ -2,6 +2,7 @@
 
 use super::command::Command;
 use super::samconfig::Section;
+use super::template::Template;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Functions that run at once beside those of jobs: some people, each of whom holds two.
@@ -60,7 +61,7 @@ impl Requirement {
 }
 
 /// Programs, the account in each region, the zones of domains, and room for the functions.
-pub(super) fn all(sections: &[&Section], regions: &[&Section]) -> Vec<Requirement> {
+pub(super) fn all(sections: &[&Section], regions: &[&Section], template: &Template) -> Vec<Requirement> {
     let tool = |arguments: &[&str], remedy: &str, wanted| {
         Requirement::new(Command::new(arguments[0], &arguments[1..]), remedy, wanted)
     };
@@ -75,7 +76,7 @@ pub(super) fn all(sections: &[&Section], regions: &[&Section]) -> Vec<Requiremen
         tool(&["curl", "--version"], "curl is needed", Wanted::Anything),
     ];
     let built = regions.first().filter(|section| section.built.is_some());
-    all.extend(built.and_then(|section| zig(architecture(section))));
+    all.extend(built.and_then(|section| zig(architecture(section, template))));
     let places: BTreeSet<&str> = sections.iter().map(|section| section.region.as_str()).collect();
     for region in places {
         let command =
@@ -86,13 +87,13 @@ pub(super) fn all(sections: &[&Section], regions: &[&Section]) -> Vec<Requiremen
         all.push(Requirement::new(Command::new("aws", &command), remedy, Wanted::Anything));
     }
     all.extend(zones(sections));
-    all.extend(regions.iter().filter_map(|section| concurrency(section)));
+    all.extend(regions.iter().filter_map(|section| concurrency(section, template)));
     all
 }
 
-/// The processor that a region's functions are built for; the template's default is arm64.
-pub(super) fn architecture(section: &Section) -> &str {
-    section.parameter("Architecture").unwrap_or("arm64")
+/// The processor that a region's functions are built for.
+pub(super) fn architecture<'a>(section: &'a Section, template: &'a Template) -> &'a str {
+    section.parameter("Architecture").or(template.default("Architecture")).unwrap_or("arm64")
 }
 
 /// cargo-lambda links for another processor, or on another system, with Zig; the package `ziglang` brings it without the
@@ -126,8 +127,9 @@ fn zones(sections: &[&Section]) -> Vec<Requirement> {
 }
 
 /// New accounts may run ten functions at once: jobs alone would take them all.
-fn concurrency(section: &Section) -> Option<Requirement> {
-    let jobs: f64 = section.parameter("WorkerConcurrency").unwrap_or("10").parse().ok()?;
+fn concurrency(section: &Section, template: &Template) -> Option<Requirement> {
+    let jobs = section.parameter("WorkerConcurrency").or(template.default("WorkerConcurrency"))?;
+    let jobs: f64 = jobs.parse().ok()?;
     let (region, least) = (&section.region, jobs + ROOM);
     let quota = ["service-quotas", "get-service-quota", "--region", region];
     let which = ["--service-code", "lambda", "--quota-code", "L-B99A9384"];
