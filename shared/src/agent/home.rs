@@ -303,7 +303,7 @@ mod tests {
         let asked = async |at, silent_for| {
             let stage = stage(at, silent_for, |_| {}, true);
             let heard = stage.home.change(&change).await.map_err(|error| error.kind);
-            assert_eq!(*stage.local.asked.lock().unwrap(), []);
+            assert!(stage.local.asked.lock().unwrap().is_empty());
             heard
         };
         assert_eq!(asked(Some("here"), 0).await, Ok(None));
