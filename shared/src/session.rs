@@ -318,8 +318,13 @@ pub trait SessionStore: Send + Sync {
     /// Journals a step and extends the lease to `until`, atomically; an empty step only extends. Returns the lease to
     /// go on with.
     ///
+    /// May be repeated after [`StoreError::Unavailable`]: if exactly the step's messages stand behind the lease's position
+    /// already, it only extends. A step without messages leaves the position as it is, so its audit rows are written
+    /// again.
+    ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says.
+    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says, or if other
+    /// messages stand behind its position.
     async fn append(
         &self,
         lease: &Lease,
@@ -328,10 +333,14 @@ pub trait SessionStore: Send + Sync {
         until: Timestamp,
     ) -> Result<Lease, StoreError>;
 
-    /// Ends the turn, atomically: appends `last`, stores the outcome, releases the session.
+    /// Ends the turn, atomically: appends `last`, stores the outcome, releases the session. `last` goes behind whatever
+    /// the turn has recorded, also behind a step whose [`SessionStore::append`] was given up half way.
+    ///
+    /// May be repeated after [`StoreError::Unavailable`]: if the turn has ended with this very outcome, nothing is
+    /// written.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] as with [`SessionStore::append`].
+    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says.
     async fn commit(
         &self,
         lease: &Lease,

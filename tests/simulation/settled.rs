@@ -36,6 +36,7 @@ pub(super) async fn settle(world: &Arc<World>, clients: &TaskTracker, dice: &Dic
     for region in 0..REGIONS {
         world.tables.set_lost(region, false);
         world.at(region).life.end_at(u64::MAX);
+        world.at(region).life.lose_answers(0);
         world.restart(region);
     }
     for region in 0..REGIONS {
@@ -168,7 +169,7 @@ async fn sessions_go_on(world: &World, region: usize, report: &mut Report) {
     }
 }
 
-/// A transcript holds each input once.
+/// A transcript holds each input once, and each tool's result.
 async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Report) {
     let app = world.at(region).app;
     for session in 0..SESSIONS {
@@ -176,7 +177,13 @@ async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Rep
         let read = app.stores.sessions.transcript(&TenantId::single(), &key, Window::newest(1_000)).await;
         let transcript = read.expect("a transcript");
         let mut inputs: BTreeMap<String, Vec<TurnId>> = BTreeMap::new();
+        let mut results: BTreeSet<(&TurnId, &str)> = BTreeSet::new();
         for message in &transcript {
+            if let MessageBody::ToolResult { call_id, .. } = &message.body
+                && !results.insert((&message.turn, call_id))
+            {
+                report.push(format!("the transcript of s{session} holds the result of {call_id} twice"));
+            }
             if let MessageBody::User { .. } = &message.body {
                 let text = message.body.text();
                 let (name, _) = marked(&text).expect("an input of ours");
