@@ -4,6 +4,8 @@
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 
+#[path = "dynamodb/cut_short.rs"]
+mod cut_short;
 #[path = "dynamodb/on_the_way.rs"]
 mod on_the_way;
 
