@@ -142,6 +142,7 @@ suites! {
     }
     index {
         sessions_are_listed_last_changed_first,
+        a_session_may_have_the_longest_name_of_any_characters,
         listings_are_filtered,
         interrupted_turns_are_found_in_every_tenant_oldest_first,
         parked_turns_are_found_newest_first,
