@@ -110,6 +110,9 @@ suites! {
         a_second_turn_goes_on_in_the_same_transcript,
         an_append_journals_a_step_and_extends_the_lease,
         an_empty_append_only_extends_the_lease,
+        a_step_that_is_appended_again_is_recorded_once,
+        a_lease_with_other_messages_behind_its_position_is_fenced,
+        a_commit_that_is_made_again_is_made_once,
         a_summary_moves_the_prompts_start,
         a_session_at_work_is_busy_for_another_turn,
         a_turn_at_work_is_busy_for_itself,
@@ -139,6 +142,7 @@ suites! {
     }
     index {
         sessions_are_listed_last_changed_first,
+        a_session_may_have_the_longest_name_of_any_characters,
         listings_are_filtered,
         interrupted_turns_are_found_in_every_tenant_oldest_first,
         parked_turns_are_found_newest_first,

@@ -1,8 +1,13 @@
 //! The stores on DynamoDB (emulated), beyond what every store promises: what a turn costs, what is too large for an item,
-//! and deletions that are cut short.
+//! deletions that are cut short, and answers that are lost on the way.
 
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
+
+#[path = "dynamodb/cut_short.rs"]
+mod cut_short;
+#[path = "dynamodb/on_the_way.rs"]
+mod on_the_way;
 
 use harness::app::TestApp;
 use harness::dynamo::{Dynamo, here};

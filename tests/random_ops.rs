@@ -253,12 +253,15 @@ impl World {
                 if let Ok(next) = both!(stores, sessions.append(&lease, &step, now, until)) {
                     self.leases.push(next);
                 }
+                // As after an answer that was lost.
+                let _ = both!(stores, sessions.append(&lease, &step, now, until));
             }
             Op::Commit { lease, outcome: number } => {
                 let Some(lease) = pick(&self.leases, lease) else { return Ok(()) };
                 let mut last = says(&self.fresh("reply"));
                 last.audit.push(audit(&self.fresh("row"), self.now, "turn.committed"));
                 let outcome = outcome(number, self.now);
+                let _ = both!(stores, sessions.commit(&lease, &last, &outcome, now));
                 let _ = both!(stores, sessions.commit(&lease, &last, &outcome, now));
             }
             Op::Transcript { session: number, newest, after, before } => {

@@ -193,7 +193,8 @@ pub enum StoreError {
     /// There is no such row.
     #[error("there is no such entry")]
     NotFound,
-    /// The store cannot be reached or is too busy; nothing is known to have been written. Try again.
+    /// The store cannot be reached or is too busy. What was to be written may have been written or not: try again with
+    /// what may be repeated, or look.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Source),
     /// What is to be stored is larger than the store takes.

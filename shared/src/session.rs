@@ -76,22 +76,6 @@ pub struct Lease {
     pub summarised_through: u64,
 }
 
-impl Lease {
-    /// Whether a step of so many messages is on record already, in a session whose newest message is at `seq`: only the
-    /// holder moves it, so it was this step, and its answer was lost.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if another step was recorded under this lease.
-    pub fn has_recorded(&self, messages: usize, seq: u64) -> Result<bool, StoreError> {
-        match seq.checked_sub(self.seq) {
-            _ if messages == 0 => Ok(false),
-            Some(0) => Ok(false),
-            Some(recorded) if recorded == messages as u64 => Ok(true),
-            _ => Err(StoreError::Fenced),
-        }
-    }
-}
-
 /// A client's promise that two requests are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
@@ -355,11 +339,15 @@ pub trait SessionStore: Send + Sync {
     async fn begin(&self, turn: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError>;
 
     /// Journals a step and extends the lease to `until`, atomically; an empty step only extends. Returns the lease to
-    /// go on with. Called again because no answer came, it records nothing twice.
+    /// go on with.
+    ///
+    /// May be repeated after [`StoreError::Unavailable`]: if exactly the step's messages stand behind the lease's position
+    /// already, it only extends. A step without messages leaves the position as it is, so its audit rows are written
+    /// again.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says, or another step
-    /// was journalled since.
+    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says, or if other
+    /// messages stand behind its position.
     async fn append(
         &self,
         lease: &Lease,
@@ -368,10 +356,14 @@ pub trait SessionStore: Send + Sync {
         until: Timestamp,
     ) -> Result<Lease, StoreError>;
 
-    /// Ends the turn, atomically: appends `last`, stores the outcome, releases the session.
+    /// Ends the turn, atomically: appends `last`, stores the outcome, releases the session. `last` goes behind whatever
+    /// the turn has recorded, also behind a step whose [`SessionStore::append`] was given up half way.
+    ///
+    /// May be repeated after [`StoreError::Unavailable`]: if the turn has ended with this very outcome, nothing is
+    /// written.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] as with [`SessionStore::append`].
+    /// [`StoreError::Fenced`] if the lease is no longer the session's newest, whatever the clock says.
     async fn commit(
         &self,
         lease: &Lease,

@@ -40,6 +40,24 @@ pub(crate) async fn sessions_are_listed_last_changed_first(stores: &Stores) {
     );
 }
 
+pub(crate) async fn a_session_may_have_the_longest_name_of_any_characters(stores: &Stores) {
+    for character in ["#", "%", " ", "\"", "~", "x", "é"] {
+        // As long as the gateway lets a name be, behind the longest name of an agent.
+        let name = format!("agent:{}:{}", "a".repeat(64), character.repeat(512 / character.len()));
+        let user = Some(character.repeat(256 / character.len()));
+        let new = NewTurn { user: user.clone(), ..keyed_turn(&format!("t{character}"), &name, character) };
+        run(stores, &new, 10).await;
+        assert_eq!(list(stores, &SessionFilter { user, ..all() }).await, [name.as_str()]);
+        assert!(list(stores, &all()).await.contains(&name), "{character}");
+        stores
+            .index
+            .reset(&tenant(), &key(&name), &SessionId::new(character), at(20))
+            .await
+            .expect("a reset");
+        stores.index.delete(&tenant(), &key(&name)).await.expect("a deletion");
+    }
+}
+
 pub(crate) async fn listings_are_filtered(stores: &Stores) {
     for (number, (session, agent, user)) in [
         ("a", "mail", Some("hanako")),

@@ -155,14 +155,62 @@ pub(crate) async fn an_append_journals_a_step_and_extends_the_lease(stores: &Sto
     assert_eq!((head.seq, head.updated_at), (3, at(20)));
     let stored = transcript(stores, "s").await;
     assert_eq!(stored[1..], [message(2, "t1", 20, asked), message(3, "t1", 20, answered)]);
-    // Its answer may have been lost: it is not journalled again, and the lease from before it is good for no other step.
-    let again = stores.sessions.append(&lease, &step, at(30), at(300)).await.expect("an append");
-    assert_eq!(again, next);
-    let other = stores.sessions.append(&lease, &says("more"), at(30), at(300)).await;
-    assert!(matches!(other, Err(StoreError::Fenced)), "{other:?}");
-    assert_eq!(load(stores, "s").await, head);
+    // The fence did not move, so the lease from before the step can be extended.
     let extended = stores.sessions.append(&lease, &Step::default(), at(30), at(300)).await;
     assert_eq!(extended.expect("an append"), Lease { until: at(300), ..next });
+}
+
+pub(crate) async fn a_step_that_is_appended_again_is_recorded_once(stores: &Stores) {
+    let lease = start(stores, &new_turn("t1", "s"), 10, 100).await;
+    let messages = vec![MessageBody::assistant_text("one"), MessageBody::assistant_text("two")];
+    let step = Step { messages, audit: vec![audit("a", 20, "model.fallback")] };
+    let next = stores.sessions.append(&lease, &step, at(20), at(110)).await.expect("an append");
+    let (rows, stored) = (audit_rows(stores).await, transcript(stores, "s").await);
+    // Whoever did not hear the answer repeats the step with the lease from before it.
+    let again = stores.sessions.append(&lease, &step, at(30), at(120)).await.expect("an append");
+    assert_eq!(again, Lease { until: at(120), ..next });
+    assert_eq!(load(stores, "s").await.holder, Some(Holder { turn: TurnId::new("t1"), until: at(120) }));
+    assert_eq!((audit_rows(stores).await, transcript(stores, "s").await), (rows, stored));
+    // The same words are another step behind the new position.
+    let more = stores.sessions.append(&again, &step, at(40), at(130)).await.expect("an append");
+    assert_eq!(more.seq, 5);
+    stores.sessions.commit(&more, &says("hi"), &done("hi"), at(50)).await.expect("a commit");
+    assert_eq!(texts(stores, "s").await, ["hello from t1", "one", "two", "one", "two", "hi"]);
+}
+
+pub(crate) async fn a_lease_with_other_messages_behind_its_position_is_fenced(stores: &Stores) {
+    let lease = start(stores, &new_turn("t1", "s"), 10, 100).await;
+    let two = Step { messages: [says("one").messages, says("two").messages].concat(), audit: Vec::new() };
+    stores.sessions.append(&lease, &two, at(20), at(110)).await.expect("an append");
+    let (head, rows) = (load(stores, "s").await, audit_rows(stores).await);
+    let three = Step { messages: [two.messages.clone(), says("three").messages].concat(), audit: Vec::new() };
+    let with_a_row = Step { audit: vec![audit("late", 0, "late")], ..says("other") };
+    for other in [says("one"), says("other"), with_a_row, three] {
+        let appended = stores.sessions.append(&lease, &other, at(30), at(9_000)).await;
+        assert!(matches!(appended, Err(StoreError::Fenced)), "{other:?}: {appended:?}");
+    }
+    let ahead = Lease { seq: 9, ..lease.clone() };
+    let appended = stores.sessions.append(&ahead, &says("other"), at(30), at(9_000)).await;
+    assert!(matches!(appended, Err(StoreError::Fenced)), "{appended:?}");
+    assert_eq!((load(stores, "s").await, audit_rows(stores).await), (head, rows), "nothing was written");
+    // A turn whose append was given up half way still ends.
+    stores.sessions.commit(&lease, &says("hi"), &done("hi"), at(40)).await.expect("a commit");
+    assert_eq!(texts(stores, "s").await, ["hello from t1", "one", "two", "hi"]);
+}
+
+pub(crate) async fn a_commit_that_is_made_again_is_made_once(stores: &Stores) {
+    let lease = start(stores, &new_turn("t1", "s"), 10, 100).await;
+    let last = Step { audit: vec![audit("a", 20, "turn.committed")], ..says("hi") };
+    stores.sessions.commit(&lease, &last, &done("hi"), at(20)).await.expect("a commit");
+    let other = start(stores, &new_turn("t2", "s"), 25, 100).await;
+    let (head, rows) = (load(stores, "s").await, audit_rows(stores).await);
+    stores.sessions.commit(&lease, &last, &done("hi"), at(30)).await.expect("a commit");
+    assert_eq!((load(stores, "s").await, audit_rows(stores).await), (head, rows), "nothing was written");
+    assert_eq!(turn(stores, "t1").await.ended_at, Some(at(20)));
+    // With another end it is somebody else's.
+    let fenced = stores.sessions.commit(&lease, &last, &failed(ErrorKind::Upstream), at(30)).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
+    stores.sessions.commit(&other, &says("hi"), &done("hi"), at(40)).await.expect("a commit");
 }
 
 pub(crate) async fn an_empty_append_only_extends_the_lease(stores: &Stores) {

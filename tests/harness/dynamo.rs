@@ -80,12 +80,18 @@ impl Dynamo {
 
     /// New, empty tables: `core` and `local`.
     pub async fn tables(&self) -> (DynamoTable, DynamoTable) {
+        let [core, local] = self.create_tables().await;
+        (DynamoTable::new(self.client(), core), DynamoTable::new(self.client(), local))
+    }
+
+    /// The names of new, empty tables: `core` and `local`.
+    pub async fn create_tables(&self) -> [String; 2] {
         let number = self.tables.fetch_add(1, Ordering::Relaxed);
         let client = self.client();
-        let (core, local) = (format!("core-{number}"), format!("local-{number}"));
-        create(&client, &core, &CORE_INDEXES).await;
-        create(&client, &local, &LOCAL_INDEXES).await;
-        (DynamoTable::new(client.clone(), core), DynamoTable::new(client, local))
+        let names = [format!("core-{number}"), format!("local-{number}")];
+        create(&client, &names[0], &CORE_INDEXES).await;
+        create(&client, &names[1], &LOCAL_INDEXES).await;
+        names
     }
 }
 

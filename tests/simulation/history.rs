@@ -191,6 +191,9 @@ async fn play(world: &Arc<World>, told: &Arc<Mutex<Told>>, clients: &TaskTracker
         Op::Restore { from, region: at } => set_in_service(world, region(from), region(at), true).await,
         Op::Freeze { region: at } => world.freeze(region(at)),
         Op::Thaw => world.thaw(),
+        Op::LoseAnswers { region: at, every } => {
+            world.at(region(at)).life.lose_answers(2 + u64::from(every));
+        }
         Op::Crash { region: at, write } => world.at(region(at)).life.end_at(u64::from(write)),
         Op::LoseAnswer { region: at, write } => {
             world.at(region(at)).life.loses_answer_at(u64::from(write));

@@ -38,6 +38,8 @@ pub enum Op {
     Freeze { region: u8 },
     /// Processes that stopped go on.
     Thaw,
+    /// Of every few writes of a region's process one is done whose answer is lost.
+    LoseAnswers { region: u8, every: u8 },
 }
 
 /// How long [`Op::Advance`] lasts, in seconds.
@@ -95,13 +97,14 @@ fn op(dice: &Dice) -> Op {
         48..56 => Op::Sweep { region: byte(3) },
         56..70 => Op::Advance { time: byte(6) },
         70..74 => Op::Replicate { percent: byte(101) },
-        74..78 => Op::LoseRegion { region: byte(3) },
-        78..81 => Op::ReturnRegions,
-        81..86 => Op::Partition { one: byte(3), other: byte(3) },
-        86..89 => Op::Heal,
-        89..92 => Op::Evacuate { from: byte(3), region: byte(3) },
-        92..94 => Op::Restore { from: byte(3), region: byte(3) },
-        94..96 => Op::Freeze { region: byte(3) },
+        74..77 => Op::LoseRegion { region: byte(3) },
+        77..80 => Op::ReturnRegions,
+        80..85 => Op::Partition { one: byte(3), other: byte(3) },
+        85..88 => Op::Heal,
+        88..90 => Op::Evacuate { from: byte(3), region: byte(3) },
+        90..92 => Op::Restore { from: byte(3), region: byte(3) },
+        92..95 => Op::LoseAnswers { region: byte(3), every: byte(6) },
+        95 => Op::Freeze { region: byte(3) },
         96 => Op::Thaw,
         _ => Op::Crash { region: byte(3), write: byte(12) },
     }

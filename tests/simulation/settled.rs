@@ -79,6 +79,7 @@ fn start(world: &Arc<World>, regions: &[usize]) {
         let life = world.at(*region).life;
         life.end_at(u64::MAX);
         life.loses_answer_at(u64::MAX);
+        life.lose_answers(0);
         world.restart(*region);
     }
 }
@@ -218,7 +219,8 @@ async fn sessions_go_on(world: &World, region: usize, word: &str, told: &Mutex<T
     }
 }
 
-/// A transcript holds each input once, and its turns one after the other, each with one reply and an outcome.
+/// A transcript holds each input and each tool's result once, and its turns one after the other, each with one reply and an
+/// outcome.
 async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Report) {
     let app = world.at(region).app;
     for session in 0..SESSIONS {
@@ -241,7 +243,13 @@ async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Rep
             }
         }
         let mut inputs: BTreeMap<String, Vec<TurnId>> = BTreeMap::new();
+        let mut results: BTreeSet<(&TurnId, &str)> = BTreeSet::new();
         for message in &transcript {
+            if let MessageBody::ToolResult { call_id, .. } = &message.body
+                && !results.insert((&message.turn, call_id))
+            {
+                report.push(format!("the transcript of s{session} holds the result of {call_id} twice"));
+            }
             if let MessageBody::User { .. } = &message.body {
                 let text = message.body.text();
                 let (name, _) = marked(&text).expect("an input of ours");

@@ -180,6 +180,19 @@ pub(super) struct Life {
     left: AtomicU64,
     /// As `left`, until it does not hear the answer of one, and lives on.
     heard: AtomicU64,
+    /// Of so many writes the last one's answer is lost; 0 for none.
+    losing: AtomicU64,
+    /// Writes that were done.
+    done: AtomicU64,
+}
+
+/// What becomes of a write's answer.
+enum Answer {
+    Heard,
+    /// The request is repeated, as the SDK does, and its answer is heard then.
+    Repeated,
+    /// So are those to its repetitions.
+    Lost,
 }
 
 impl Default for Life {
@@ -190,6 +203,8 @@ impl Default for Life {
             thawed: Notify::new(),
             left: AtomicU64::new(u64::MAX),
             heard: AtomicU64::new(u64::MAX),
+            losing: AtomicU64::new(0),
+            done: AtomicU64::new(0),
         }
     }
 }
@@ -226,6 +241,22 @@ impl Life {
         let left = if lost.is_some() || heard == u64::MAX { u64::MAX } else { heard - 2 };
         self.heard.store(left, Ordering::SeqCst);
         lost
+    }
+
+    /// From now on the answer to each write of this number is lost on its way; 0 for none.
+    pub(super) fn lose_answers(&self, every: u64) {
+        self.losing.store(every, Ordering::SeqCst);
+    }
+
+    /// Counts a write that was done; what becomes of its answer.
+    fn answer(&self) -> Answer {
+        let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.losing.load(Ordering::SeqCst) {
+            0 => Answer::Heard,
+            every if !done.is_multiple_of(every) => Answer::Heard,
+            every if (done / every).is_multiple_of(2) => Answer::Repeated,
+            _ => Answer::Lost,
+        }
     }
 
     /// Waits while it is frozen, and for ever if it is over.
@@ -379,6 +410,19 @@ impl Table for RegionTable {
     }
 
     async fn write(&self, writes: Vec<Write>) -> Result<(), WriteError> {
+        // Nothing tells the repetition of a single write from another one.
+        let again = if writes.len() == 1 { writes.clone() } else { Vec::new() };
+        self.carry(writes, again).await
+    }
+
+    async fn write_once(&self, writes: Vec<Write>) -> Result<(), WriteError> {
+        self.carry(writes, Vec::new()).await
+    }
+}
+
+impl RegionTable {
+    /// Carries a request to the table, and its answer back; `again` is what a repetition of it would do.
+    async fn carry(&self, writes: Vec<Write>, again: Vec<Write>) -> Result<(), WriteError> {
         self.way().await.map_err(WriteError::Store)?;
         self.life.counts_a_write(true);
         self.life.goes_on().await;
@@ -386,9 +430,14 @@ impl Table for RegionTable {
         let said = if lost == Some(false) { Ok(()) } else { self.apply(writes) };
         self.life.counts_a_write(false);
         self.life.goes_on().await;
-        match lost {
-            Some(_) => Err(WriteError::Store(StoreError::Unavailable("no answer came".into()))),
-            None => said,
+        if lost.is_some() {
+            return Err(WriteError::Store(StoreError::Unavailable("no answer came".into())));
+        }
+        said?;
+        match self.life.answer() {
+            Answer::Heard => Ok(()),
+            Answer::Repeated => self.apply(again),
+            Answer::Lost => Err(WriteError::Store(StoreError::Unavailable("the answer is lost".into()))),
         }
     }
 }
@@ -410,9 +459,7 @@ impl RegionTable {
         for (position, write) in writes.iter().enumerate() {
             let (key, condition) = match write {
                 Write::Put(item, condition) => (&item.key, condition),
-                Write::Delete(key, condition)
-                | Write::Check(key, condition)
-                | Write::Add { key, condition, .. } => (key, condition),
+                Write::Delete(key, condition) | Write::Add { key, condition, .. } => (key, condition),
             };
             if !holds(condition, items.get(key).and_then(|cell| cell.attrs.as_ref())) {
                 return Err(WriteError::Refused(position));
@@ -430,7 +477,6 @@ impl RegionTable {
                     attrs.extend(set);
                     (key, Some(attrs))
                 }
-                Write::Check(..) => continue,
             };
             let items = match self.which {
                 Which::Core => &mut world.core[self.region],
@@ -492,6 +538,26 @@ mod tests {
         assert!(tables.is_quiet());
         assert_eq!(one.get(&item("a", 0).key).await.expect("a read"), Some(item("a", 2)));
         assert_eq!(tables.differences(), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_answer_is_lost_was_done_and_a_single_one_loses_against_itself() {
+        let tables = Tables::new(Arc::new(Dice::new(1)));
+        let life = Arc::new(Life::default());
+        let table = RegionTable::new(&tables, 0, Which::Core, &life);
+        life.lose_answers(1);
+        let new = |partition| vec![Write::Put(item(partition, 1), Condition::Absent)];
+        let lost = table.write(new("a")).await;
+        assert!(matches!(lost, Err(WriteError::Store(StoreError::Unavailable(_)))), "{lost:?}");
+        let refused = table.write(new("b")).await;
+        assert!(matches!(refused, Err(WriteError::Refused(0))), "{refused:?}");
+        let lost = table.write_once(new("c")).await;
+        assert!(matches!(lost, Err(WriteError::Store(StoreError::Unavailable(_)))), "{lost:?}");
+        table.write_once(new("d")).await.expect("a write");
+        for partition in ["a", "b", "c", "d"] {
+            let found = table.get(&item(partition, 0).key).await.expect("a read");
+            assert_eq!(found, Some(item(partition, 1)));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -64,11 +64,20 @@ impl DynamoStores {
     async fn wrote(&self, writes: Vec<Write>) -> Result<bool, StoreError> {
         wrote(self.core.as_ref(), writes).await
     }
+
+    /// As [`DynamoStores::wrote`], for one write: `false` only if somebody else was faster. See [`Table::write_once`].
+    async fn wrote_once(&self, write: Write) -> Result<bool, StoreError> {
+        answered(self.core.write_once(vec![write]).await)
+    }
 }
 
 /// As [`DynamoStores::wrote`].
 async fn wrote(table: &dyn Table, writes: Vec<Write>) -> Result<bool, StoreError> {
-    match table.write(writes).await {
+    answered(table.write(writes).await)
+}
+
+fn answered(written: Result<(), WriteError>) -> Result<bool, StoreError> {
+    match written {
         Ok(()) => Ok(true),
         Err(WriteError::Refused(_) | WriteError::Contended) => Ok(false),
         Err(WriteError::Store(error)) => Err(error),

@@ -138,6 +138,24 @@ impl State {
         .ok_or(StoreError::Fenced)
     }
 
+    /// Whether the step stands behind a lease's position already; nothing else may.
+    fn is_recorded(&mut self, lease: &Lease, step: &Step) -> Result<bool, StoreError> {
+        let head = self.leased_mut(lease)?;
+        if step.messages.is_empty() || head.session.seq == lease.seq {
+            return Ok(false);
+        }
+        let transcript = self.transcripts.get(&(lease.tenant.clone(), lease.session_id.clone()));
+        let behind = transcript.into_iter().flatten().filter(|message| message.seq > lease.seq);
+        let is_same = behind.map(|message| &message.body).eq(&step.messages);
+        if is_same { Ok(true) } else { Err(StoreError::Fenced) }
+    }
+
+    /// Whether the turn has ended so.
+    fn has_ended(&self, lease: &Lease, outcome: &TurnOutcome) -> bool {
+        let record = self.turns.get(&(lease.tenant.clone(), lease.turn.clone()));
+        record.is_some_and(|record| record.turn.outcome.as_ref() == Some(outcome))
+    }
+
     /// Appends messages and audit rows of a turn to its session.
     fn record(&mut self, tenant: &TenantId, key: &SessionKey, turn: &TurnId, step: &Step, now: Timestamp) {
         let Some(mut head) = self.sessions.remove(&(tenant.clone(), key.clone())) else { return };
@@ -303,13 +321,10 @@ impl SessionStore for Memory {
         until: Timestamp,
     ) -> Result<Lease, StoreError> {
         let mut state = self.state();
-        let head = state.leased_mut(lease)?;
-        if lease.has_recorded(step.messages.len(), head.session.seq)? {
-            let until = head.session.holder.as_ref().map_or(until, |holder| holder.until);
-            return Ok(head.lease(&lease.turn, until));
+        if !state.is_recorded(lease, step)? {
+            state.record(&lease.tenant, &lease.session, &lease.turn, step, now);
         }
-        head.session.holder = Some(Holder { turn: lease.turn.clone(), until });
-        state.record(&lease.tenant, &lease.session, &lease.turn, step, now);
+        state.leased_mut(lease)?.session.holder = Some(Holder { turn: lease.turn.clone(), until });
         Ok(state.leased_mut(lease)?.lease(&lease.turn, until))
     }
 
@@ -321,7 +336,9 @@ impl SessionStore for Memory {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut state = self.state();
-        state.leased_mut(lease)?;
+        if let Err(fenced) = state.leased_mut(lease) {
+            return if state.has_ended(lease, outcome) { Ok(()) } else { Err(fenced) };
+        }
         state.record(&lease.tenant, &lease.session, &lease.turn, last, now);
         state.leased_mut(lease)?.session.holder = None;
         let record = state.turns.get_mut(&(lease.tenant.clone(), lease.turn.clone()));

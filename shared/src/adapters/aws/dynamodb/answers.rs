@@ -122,7 +122,7 @@ impl AnswerStore for DynamoStores {
                 }
             };
             let claimed = draft(key).time("until", until).item();
-            if self.wrote(vec![Write::Put(claimed, condition)]).await? {
+            if self.wrote_once(Write::Put(claimed, condition)).await? {
                 return Ok(claim);
             }
         }

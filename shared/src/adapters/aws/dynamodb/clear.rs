@@ -78,23 +78,21 @@ impl DynamoStores {
             let parked = keys::parked(tenant, step.time, &step.turn);
             self.delete_item(&parked).await?;
         }
-        // What the step goes on in is found by its first item only, which therefore goes last.
-        for key in &step.more {
-            self.delete_item(key).await?;
-        }
-        if !step.has_rows {
-            return self.delete_item(&step.key).await;
-        }
         for _ in 0..TRIES {
-            let Some(mut item) = self.core.get(&step.key).await? else { return Ok(()) };
-            let as_read = match item.attrs.get("a") {
-                Some(rows) => Condition::Is("a", rows.clone()),
-                // Its rows were pruned meanwhile.
-                None => return self.delete_item(&step.key).await,
+            let first = match self.core.get(&step.key).await? {
+                None => return Ok(()),
+                Some(mut item) => match item.attrs.get("a").cloned() {
+                    Some(rows) => {
+                        item.attrs.remove("b");
+                        item.attrs.remove("more");
+                        Write::Put(item, Condition::Is("a", rows))
+                    }
+                    None => Write::Delete(step.key.clone(), Condition::Always),
+                },
             };
-            item.attrs.remove("b");
-            item.attrs.remove("more");
-            if self.wrote(vec![Write::Put(item, as_read)]).await? {
+            // All of a step goes at once: a first item whose others are gone could not be read any more.
+            let others = step.more.iter().map(|key| Write::Delete(key.clone(), Condition::Always));
+            if self.wrote(others.chain([first]).collect()).await? {
                 return Ok(());
             }
         }

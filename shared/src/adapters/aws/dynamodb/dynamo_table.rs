@@ -9,15 +9,19 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ConditionCheck, ConsumedCapacity, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity,
+    AttributeValue, ConsumedCapacity, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity,
     TransactWriteItem,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Items that one request for keys may name.
 const KEYS_AT_ONCE: usize = 100;
+
+/// How long to wait, in milliseconds, before keys are asked for again that a busy table left out.
+const PAUSES: [u64; 6] = [10, 20, 40, 80, 160, 320];
 
 /// One table of DynamoDB. Clones share the counters.
 #[derive(Debug, Clone)]
@@ -153,29 +157,22 @@ impl DynamoTable {
                     .set_expression_attribute_values(Some(update.values));
                 part.update(update.build().map_err(broken)?)
             }
-            Write::Check(key, condition) => {
-                let expression = Expression::of(&condition);
-                let check = ConditionCheck::builder()
-                    .table_name(&self.name)
-                    .set_key(Some(key_values(&key)))
-                    .set_condition_expression(expression.text)
-                    .set_expression_attribute_names(expression.names)
-                    .set_expression_attribute_values(expression.values);
-                part.condition_check(check.build().map_err(broken)?)
-            }
         }
         .build())
     }
 
-    /// The items with these keys, in this order; one that is not there is left out.
+    /// The items with these keys, in this order and each once; one that is not there is left out.
     async fn items(&self, keys: &[Key]) -> Result<Vec<Item>, StoreError> {
         let mut found = HashMap::new();
-        for some in keys.chunks(KEYS_AT_ONCE) {
+        // While an item moves in an index it may stand there twice, and a request must not name a key twice.
+        let distinct: Vec<&Key> = keys.iter().collect::<BTreeSet<_>>().into_iter().collect();
+        for some in distinct.chunks(KEYS_AT_ONCE) {
             let mut wanted = KeysAndAttributes::builder().consistent_read(true);
             for key in some {
                 wanted = wanted.keys(key_values(key));
             }
             let mut wanted = Some(HashMap::from([(self.name.clone(), wanted.build().map_err(broken)?)]));
+            let mut pauses = PAUSES.into_iter();
             while let Some(request) = wanted.take() {
                 let answer = self
                     .client
@@ -191,6 +188,13 @@ impl DynamoTable {
                     found.insert(item.key.clone(), item);
                 }
                 wanted = answer.unprocessed_keys.filter(|keys| !keys.is_empty());
+                if wanted.is_some() {
+                    // Some were left out because the table is busy; at once it would be asked for nothing again.
+                    let pause = pauses.next().ok_or_else(|| {
+                        StoreError::Unavailable("the table leaves items out of its answers".into())
+                    })?;
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
             }
         }
         Ok(keys.iter().filter_map(|key| found.remove(key)).collect())
@@ -269,16 +273,20 @@ impl Table for DynamoTable {
     }
 
     async fn write(&self, mut writes: Vec<Write>) -> Result<(), WriteError> {
-        if writes.len() == 1 {
-            match writes.pop() {
-                Some(Write::Put(item, condition)) => return self.put(item, &condition).await,
-                Some(Write::Delete(key, condition)) => return self.delete(&key, &condition).await,
-                Some(Write::Add { key, name, by, set, condition }) => {
-                    return self.add(Update::of(&key, name, by, set, &condition)).await;
-                }
-                check => writes.extend(check),
-            }
+        if writes.len() > 1 {
+            return self.write_once(writes).await;
         }
+        match writes.pop() {
+            Some(Write::Put(item, condition)) => self.put(item, &condition).await,
+            Some(Write::Delete(key, condition)) => self.delete(&key, &condition).await,
+            Some(Write::Add { key, name, by, set, condition }) => {
+                self.add(Update::of(&key, name, by, set, &condition)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn write_once(&self, writes: Vec<Write>) -> Result<(), WriteError> {
         let parts = writes.into_iter().map(|write| self.part(write)).collect::<Result<Vec<_>, _>>();
         // The SDK adds a request token, so that its own retries write once.
         let answer = self
@@ -466,7 +474,6 @@ where
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
             cancelled.cancellation_reasons()
         }
-        Some(TransactWriteItemsError::TransactionInProgressException(_)) => return WriteError::Contended,
         _ => return WriteError::Store(failed(error)),
     };
     let codes: Vec<&str> = reasons.iter().map(|reason| reason.code().unwrap_or("None")).collect();

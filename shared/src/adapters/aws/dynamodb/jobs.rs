@@ -197,7 +197,7 @@ impl DynamoStores {
         let unchanged = row.unchanged();
         let (mut next, delivery) = row.delivered(until);
         next.region.clone_from(&self.here.region);
-        let wrote = self.wrote(vec![Write::Put(next.item()?, unchanged)]).await?;
+        let wrote = self.wrote_once(Write::Put(next.item()?, unchanged)).await?;
         Ok(wrote.then_some(delivery))
     }
 
@@ -275,7 +275,7 @@ impl JobQueue for DynamoStores {
             reason: None,
         };
         let row = Row { job, token: 0, region: self.here.region.clone() };
-        self.wrote(vec![Write::Put(row.item()?, Condition::Absent)]).await
+        self.wrote_once(Write::Put(row.item()?, Condition::Absent)).await
     }
 
     async fn receive(

@@ -4,7 +4,6 @@
 use super::table::Key;
 use crate::clock::Timestamp;
 use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use std::fmt::Write as _;
 
 /// The sort key of items that are alone in their partition.
 const ALONE: &str = "-";
@@ -21,14 +20,25 @@ pub(super) const SHARDS: u64 = 4;
 /// Positions in keys have twelve digits.
 const LAST_POSITION: u64 = 999_999_999_999;
 
-/// `text` without the bytes that keys are built with.
+/// Stands for `#`.
+const HASH: char = '\u{1}';
+
+/// Stands before a control character, which is then [`PRINTED`].
+const CONTROL: char = '\u{2}';
+
+/// What a control character differs by from the one that is written for it.
+const PRINTED: u8 = 0x40;
+
+/// `text` without the character that keys are built with. As long as the text, so that whatever may be the name of a
+/// session fits into a key; only control characters, which callers may not use in names, take two.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '#' | '%' | '\u{0}'..='\u{20}' | '\u{7f}' => {
-                // Writing to a text does not fail.
-                let _ = write!(escaped, "%{:02x}", u32::from(character));
+            '#' => escaped.push(HASH),
+            '\u{0}'..='\u{1f}' | '\u{7f}' => {
+                escaped.push(CONTROL);
+                escaped.extend(u8::try_from(character).map(|code| char::from(code ^ PRINTED)));
             }
             plain => escaped.push(plain),
         }
@@ -38,12 +48,14 @@ pub(super) fn escape(text: &str) -> String {
 
 /// What [`escape`] was given; `None` for what it never returns.
 pub(super) fn unescape(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut plain = parts.next()?.to_owned();
-    for part in parts {
-        let code = u32::from_str_radix(part.get(..2)?, 16).ok()?;
-        plain.push(char::from_u32(code)?);
-        plain.push_str(part.get(2..)?);
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            HASH => '#',
+            CONTROL => char::from(u8::try_from(characters.next()?).ok()? ^ PRINTED),
+            plain => plain,
+        });
     }
     Some(plain)
 }
@@ -225,6 +237,8 @@ mod tests {
         fn an_escaped_text_comes_back_and_holds_no_separator(text: String) {
             let escaped = escape(&text);
             prop_assert!(!escaped.contains('#'));
+            let controls = text.chars().filter(char::is_ascii_control).count();
+            prop_assert_eq!(escaped.len(), text.len() + controls);
             prop_assert_eq!(unescape(&escaped), Some(text));
         }
 

@@ -124,7 +124,7 @@ impl DynamoStores {
         held.until = until;
         view.head.fence += 1;
         view.head.n += 1;
-        if !self.wrote(vec![Write::Put(view.head_item()?, unchanged)]).await? {
+        if !self.wrote_once(Write::Put(view.head_item()?, unchanged)).await? {
             return Ok(None);
         }
         Ok(Some(Begun::Resumed { lease: view.lease(&turn.id, until), steps }))
@@ -250,6 +250,25 @@ impl DynamoStores {
         let found = heads::find(self.core.as_ref(), &lease.tenant, &lease.session).await?;
         found.view.filter(|view| view.is_leased(lease)).ok_or(StoreError::Fenced)
     }
+
+    /// Whether the step stands behind the lease's position already; nothing else may.
+    async fn is_recorded(&self, view: &View, lease: &Lease, step: &Step) -> Result<bool, StoreError> {
+        if step.messages.is_empty() || view.head.seq == lease.seq {
+            return Ok(false);
+        }
+        let (partition, head) = (keys::session_partition(&lease.tenant, &lease.session), &view.head);
+        let window = Window { newest: step.messages.len() + 1, after: lease.seq, before: None };
+        let core = self.core.as_ref();
+        let behind = steps::newest(core, &partition, &head.id, &head.segments(), window).await?;
+        let is_same = behind.iter().map(|message| &message.body).eq(&step.messages);
+        if is_same { Ok(true) } else { Err(StoreError::Fenced) }
+    }
+
+    /// Whether the lease's turn has ended so.
+    async fn has_ended(&self, lease: &Lease, outcome: &TurnOutcome) -> Result<bool, StoreError> {
+        let turn = turns::find(self.core.as_ref(), &lease.tenant, &lease.turn).await?;
+        Ok(turn.is_some_and(|turn| turn.outcome.as_ref() == Some(outcome)))
+    }
 }
 
 /// Items of a step are new.
@@ -298,11 +317,9 @@ impl SessionStore for DynamoStores {
     ) -> Result<Lease, StoreError> {
         for _ in 0..TRIES {
             let mut view = self.leased(lease).await?;
-            if lease.has_recorded(step.messages.len(), view.head.seq)? {
-                let until = view.head.held.as_ref().map_or(until, |held| held.until);
-                return Ok(view.lease(&lease.turn, until));
-            }
             let unchanged = view.head.unchanged();
+            // An earlier try may have been written although its answer was lost.
+            let step = if self.is_recorded(&view, lease, step).await? { &Step::default() } else { step };
             let body = Body { messages: step.messages.clone(), ..Body::default() };
             let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &step.audit, now })?;
             if let Some(held) = &mut view.head.held {
@@ -325,7 +342,10 @@ impl SessionStore for DynamoStores {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let mut view = self.leased(lease).await?;
+            let mut view = match self.leased(lease).await {
+                Err(StoreError::Fenced) if self.has_ended(lease, outcome).await? => return Ok(()),
+                leased => leased?,
+            };
             let unchanged = view.head.unchanged();
             let body = Body { messages: last.messages.clone(), facts: None, outcome: Some(outcome.clone()) };
             let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &last.audit, now })?;

@@ -80,8 +80,6 @@ pub enum Write {
         /// What must hold.
         condition: Condition,
     },
-    /// Writes nothing, only asks.
-    Check(Key, Condition),
 }
 
 /// Why nothing was written.
@@ -135,5 +133,12 @@ pub trait Table: Send + Sync {
 
     /// Writes all or, if one condition does not hold, nothing; durable on return. At most 100 writes, each of another
     /// item. After [`StoreError::Unavailable`] it may have happened or not.
+    ///
+    /// A single write may be refused although it happened: whoever carries the request repeats it if its answer is lost,
+    /// and then finds its own write. That is harmless where a refusal makes the caller read and decide again.
     async fn write(&self, writes: Vec<Write>) -> Result<(), WriteError>;
+
+    /// As [`Table::write`], but refused only if somebody else was faster, also for a single write, which costs twice as
+    /// much so: for callers to whom a refusal is an answer.
+    async fn write_once(&self, writes: Vec<Write>) -> Result<(), WriteError>;
 }
