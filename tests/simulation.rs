@@ -114,3 +114,17 @@ fn a_key_whose_record_names_the_turn_that_lost_leads_to_the_one_that_is_visible(
     holds_under(4622..4623, &history);
     holds(&history);
 }
+
+/// A session moved, and was reset in its new home. What its old home had written looked late to the new transcript, and
+/// was copied into it.
+#[test]
+fn a_transcript_that_was_put_away_after_its_session_moved_does_not_come_back() {
+    holds(&[
+        Op::Chat { region: 0, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Evacuate { from: 1, region: 0 },
+        Op::Chat { region: 1, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Reset { region: 1, session: 0 },
+    ]);
+}

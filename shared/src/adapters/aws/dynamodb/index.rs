@@ -6,7 +6,7 @@ use super::keys::{self, SHARDS};
 use super::schema::{DUE, LISTED, USER};
 use super::table::{Condition, Index, Item, Write};
 use super::walk::Walk;
-use super::{DynamoStores, TRIES, contended, turns};
+use super::{DynamoStores, TRIES, contended, pasts, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
@@ -195,8 +195,7 @@ impl SessionIndex for DynamoStores {
         let taken = || StoreError::Broken("this transcript id is taken".into());
         for _ in 0..TRIES {
             let mut view = self.idle(tenant, key).await?;
-            let past = view.key_of(keys::past(id));
-            if view.head.id == *id || self.core.get(&past).await?.is_some() {
+            if view.head.id == *id || pasts::find(self.core.as_ref(), &view, id).await?.is_some() {
                 return Err(taken());
             }
             let unchanged = view.head.unchanged();

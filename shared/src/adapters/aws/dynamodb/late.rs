@@ -1,12 +1,14 @@
 //! Late writes: what an old home wrote without knowing that the session had moved.
 //!
-//! They stand under the old epoch's keys, beyond what the lineage of the present head names. Each late turn is brought to
-//! one visible outcome: it is copied behind the present transcript, or, if that has the turn already, left where it is.
-//! Old items are never changed.
+//! They stand under the old epoch's keys, beyond what the lineage of the present head names, or, of a transcript that was
+//! put away, the lineage that was put away with it. Each late turn is brought to one visible outcome: it is copied behind
+//! the present transcript, or, if it is visible already, left where it is. What an old home wrote is never changed. A reset
+//! by a home that had lost the session is undone: its turns were accepted, and are late like any others.
 
 use super::attrs::{Draft, to_json};
 use super::heads::{self, Head, Held, View};
 use super::homes::{self, DynamoRegions};
+use super::pasts::{self, Past};
 use super::steps::{Body, Facts, NewStep, Steps, StoredStep};
 use super::table::{Condition, Item, Query, Write};
 use super::turns::{self, Accepted, Pointer};
@@ -33,13 +35,21 @@ struct Group {
     steps: Vec<StoredStep>,
 }
 
+/// Transcripts of other epochs than the present one.
+struct Old {
+    /// Each with its epoch's head, as it was with this transcript; in the order in which they were written.
+    heads: Vec<Head>,
+    /// All that was put away, of the present epoch, too.
+    pasts: Vec<Past>,
+}
+
 /// What is to be done about a late turn.
 enum Ruling {
     /// Nothing yet: something is on its way, or the session is at work.
     Wait,
     /// Copy these steps. The turn is on the present transcript already if its first step is not among them.
     Bring(Vec<StoredStep>),
-    /// Leave it: the turn is visible, or, under the same key of the same principal, this one.
+    /// Leave it: the turn is visible, perhaps in a transcript that was put away, or, under the same key of the same principal, this one.
     Supersede(Option<(TurnId, PrincipalId, String)>),
 }
 
@@ -81,15 +91,15 @@ impl DynamoRegions {
             self.stores.wrote(forget()).await?;
             return Ok(());
         };
-        let mut done: BTreeMap<u64, u64> = entry.opt_json("done")?.unwrap_or_default();
+        let mut done: BTreeMap<String, u64> = entry.opt_json("done")?.unwrap_or_default();
         let known = done.clone();
         let mut is_open = false;
-        let heads = self.heads(&view).await?;
+        let old = self.old_transcripts(&view).await?;
         let mut visible = None;
-        let present = view.head.epoch;
-        for head in heads.iter().filter(|head| head.epoch != present) {
-            let seen = done.get(&head.epoch).copied().unwrap_or_default();
-            let (groups, is_whole) = self.late_steps(&view, head, seen).await?;
+        for head in &old.heads {
+            let place = format!("{}#{}", head.epoch, head.id);
+            let seen = done.get(&place).copied().unwrap_or_default();
+            let (groups, is_whole) = self.late_steps(&view, &old.pasts, head, seen).await?;
             is_open |= !is_whole;
             for group in groups {
                 if visible.is_none() {
@@ -98,14 +108,15 @@ impl DynamoRegions {
                 let sight = visible.get_or_insert_default();
                 let last = group.steps.last().map_or(seen, |step| step.at.n);
                 let turn = group.turn.clone();
-                let Some((verdict, changed)) = self.settle(&view, &heads, head, sight, group, now).await?
+                let Some((verdict, changed)) =
+                    self.settle(&view, &old.heads, head, sight, group, now).await?
                 else {
                     is_open = true;
                     break;
                 };
                 view = changed;
                 visible = None;
-                done.insert(head.epoch, last);
+                done.insert(place.clone(), last);
                 all.push(Reconciled { tenant: tenant.clone(), session: session.clone(), turn, verdict });
             }
         }
@@ -118,8 +129,9 @@ impl DynamoRegions {
         Ok(())
     }
 
-    /// All heads of a session that have arrived here.
-    async fn heads(&self, view: &View) -> Result<Vec<Head>, StoreError> {
+    /// What has arrived here of other epochs.
+    async fn old_transcripts(&self, view: &View) -> Result<Old, StoreError> {
+        let core = self.stores.core.as_ref();
         let query = Query {
             index: None,
             partition: keys::session_partition(&view.tenant, &view.key),
@@ -128,19 +140,40 @@ impl DynamoRegions {
             newest_first: false,
             limit: 1000,
         };
-        self.stores.core.query(&query).await?.iter().map(Head::read).collect()
+        let mut heads = Vec::new();
+        for item in core.query(&query).await? {
+            heads.extend(Some(Head::read(&item)?).filter(|head| head.epoch != view.head.epoch));
+        }
+        let pasts = pasts::all(core, &view.tenant, &view.key).await?;
+        let put_away = pasts.iter().filter_map(|past| {
+            let head = heads.iter().find(|head| head.epoch == past.epoch)?;
+            Some(past.head(head))
+        });
+        heads.extend(put_away.collect::<Vec<_>>());
+        heads.sort_by_key(|head| (head.epoch, head.n));
+        Ok(Old { heads, pasts })
     }
 
-    /// What stands under an old epoch beyond the present lineage and was not settled before, turn by turn, as far as it
-    /// has arrived without a gap; and whether that is all.
+    /// What stands under an old epoch beyond what is visible of its transcript and was not settled before, turn by turn,
+    /// as far as it has arrived without a gap; and whether that is all.
     async fn late_steps(
         &self,
         view: &View,
+        pasts: &[Past],
         head: &Head,
         seen: u64,
     ) -> Result<(Vec<Group>, bool), StoreError> {
-        let ancestor = view.head.lineage.iter().find(|ancestor| ancestor.epoch == head.epoch);
-        let ancestor = ancestor.filter(|_| view.head.id == head.id);
+        let mut lineage = None;
+        if view.head.id == head.id {
+            lineage = Some(&view.head.lineage);
+        } else if let Some(past) = view.put_away(pasts).into_iter().find(|past| past.id == head.id) {
+            // All of it is visible as its home put it away.
+            if past.epoch == head.epoch {
+                return Ok((Vec::new(), true));
+            }
+            lineage = Some(&past.lineage);
+        }
+        let ancestor = lineage.into_iter().flatten().find(|ancestor| ancestor.epoch == head.epoch);
         let (mut last, known) = match ancestor {
             Some(ancestor) => (ancestor.seq, ancestor.n),
             None => (head.lineage.last().map_or(0, |ancestor| ancestor.seq), 0),
@@ -260,7 +293,7 @@ impl DynamoRegions {
         let rank = |steps: &[StoredStep]| {
             (steps.last().is_some_and(|last| last.body.outcome.is_some()), steps.len())
         };
-        for head in heads.iter().filter(|head| head.epoch != view.head.epoch) {
+        for head in heads {
             for pointer in pointers.iter().filter(|pointer| pointer.id == head.id) {
                 let steps = turns::steps_of(core, view, turn, pointer, &head.segments()).await?;
                 let mut steps: Vec<_> = steps.into_iter().filter(|step| !step.is_neutral()).collect();
