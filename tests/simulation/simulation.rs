@@ -22,6 +22,8 @@
 
 mod dice;
 mod history;
+#[cfg(test)]
+mod late;
 mod model;
 pub mod op;
 mod regions;

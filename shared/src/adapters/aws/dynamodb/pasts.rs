@@ -4,6 +4,7 @@
 use super::attrs::{Draft, broken, to_json};
 use super::heads::{Ancestor, Head, Segment, View, segments};
 use super::keys;
+use super::schema::DUE;
 use super::table::{Item, Query, Table};
 use super::walk::Walk;
 use crate::error::StoreError;
@@ -81,6 +82,48 @@ pub(super) async fn all(
         pasts.push(Past::read(&item)?);
     }
     Ok(pasts)
+}
+
+/// Transcripts of other epochs than the present one.
+#[derive(Default)]
+pub(super) struct Old {
+    /// Each with its epoch's head, as it was with this transcript; in the order in which they were written.
+    pub(super) heads: Vec<Head>,
+    /// All that was put away, under the present epoch, too.
+    pub(super) pasts: Vec<Past>,
+    /// The heads that the index of sessions at work still names, as they are without.
+    pub(super) due: Vec<Item>,
+}
+
+/// What has arrived of them.
+pub(super) async fn old(core: &dyn Table, view: &View) -> Result<Old, StoreError> {
+    let query = Query {
+        index: None,
+        partition: keys::session_partition(&view.tenant, &view.key),
+        from: keys::HEADS.to_owned(),
+        to: keys::behind(keys::HEADS),
+        newest_first: false,
+        limit: 1000,
+    };
+    let (mut heads, mut due) = (Vec::new(), Vec::new());
+    for mut item in core.query(&query).await? {
+        let head = Head::read(&item)?;
+        if head.epoch == view.head.epoch {
+            continue;
+        }
+        heads.push(head);
+        if item.attrs.remove(DUE.partition).is_some() && item.attrs.remove(DUE.sort).is_some() {
+            due.push(item);
+        }
+    }
+    let pasts = all(core, &view.tenant, &view.key).await?;
+    let mut put_away = Vec::new();
+    for past in &pasts {
+        put_away.extend(heads.iter().find(|head| head.epoch == past.epoch).map(|head| past.head(head)));
+    }
+    heads.extend(put_away);
+    heads.sort_by_key(|head| (head.epoch, head.n));
+    Ok(Old { heads, pasts, due })
 }
 
 /// A transcript that is not the present one, if it was put away; see [`View::put_away`].
