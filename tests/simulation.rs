@@ -124,3 +124,17 @@ fn a_step_that_was_recorded_without_an_answer_is_not_recorded_twice() {
         Op::Chat { region: 1, session: 2, key: Some(1), kind: 1 },
     ]);
 }
+
+/// A session moved, and was reset in its new home. What its old home had written looked late to the new transcript, and
+/// was copied into it.
+#[test]
+fn a_transcript_that_was_put_away_after_its_session_moved_does_not_come_back() {
+    holds(&[
+        Op::Chat { region: 0, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Evacuate { from: 1, region: 0 },
+        Op::Chat { region: 1, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Reset { region: 1, session: 0 },
+    ]);
+}

@@ -392,7 +392,8 @@ pub trait SessionIndex: Send + Sync {
     /// Sessions that fit, last changed first; ties by key.
     async fn list(&self, tenant: &TenantId, filter: &SessionFilter) -> Result<Vec<Session>, StoreError>;
 
-    /// Turns whose lease ran out before `now` without an end, oldest first: to be resumed. Of every tenant.
+    /// Turns whose lease ran out before `now` without an end, oldest first: to be resumed. Of every tenant; of several
+    /// regions, those at home here, and those whose home may be gone.
     async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError>;
 
     /// Turns that ended [`TurnOutcome::Parked`], newest first.

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -173,48 +174,61 @@ pub async fn sweep(app: App, work: TaskTracker, stop: CancellationToken) {
 /// Most turns of one look.
 const SWEPT_AT_ONCE: usize = 64;
 
-/// One look: gives this region's sign of life, brings what an old home wrote late to one outcome, then finishes
-/// interrupted turns whose session's home is here, or whose home is gone. Waits for those turns. Returns how many turns
+/// One look: gives this region's sign of life, then finishes interrupted turns whose session's home is here, or whose home
+/// is gone, and meanwhile brings what an old home wrote late to one outcome. Waits for those turns. Returns how many turns
 /// it touched.
 pub async fn sweep_once(app: &App, work: &TaskTracker) -> usize {
-    let mut touched = 0;
-    if let Some(regions) = &app.regions {
-        if let Err(error) = regions.beat(app.clock.now()).await {
-            tracing::error!(target: "error", { cause = Error::from(error).cause() }, "no sign of life could be given");
-        }
-        match regions.reconcile(app.clock.now(), SWEPT_AT_ONCE).await {
-            Ok(reconciled) => {
-                touched += reconciled.len();
-                for late in reconciled {
-                    tracing::warn!(target: "operation", { turn.id = %late.turn, session.key = %late.session, verdict = ?late.verdict }, "late turn reconciled");
-                }
-            }
-            Err(error) => {
-                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "late turns cannot be reconciled");
-            }
-        }
+    if let Some(regions) = &app.regions
+        && let Err(error) = regions.beat(app.clock.now()).await
+    {
+        tracing::error!(target: "error", { cause = Error::from(error).cause() }, "no sign of life could be given");
     }
-    match app.stores.index.interrupted(app.clock.now(), SWEPT_AT_ONCE).await {
-        Ok(turns) => {
-            touched += turns.len();
-            let resumed = turns.into_iter().map(|turn| {
-                let app = app.clone();
-                work.spawn(Box::pin(async move {
-                    tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
-                    if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
-                        && error.kind != ErrorKind::Conflict
-                    {
-                        tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
-                    }
-                }))
-            });
-            futures::future::join_all(resumed).await;
-        }
+    // They come first: their callers wait.
+    let resumed = resume(app, work).await;
+    let reconciled = reconcile(app).await;
+    let touched = resumed.len() + reconciled;
+    futures::future::join_all(resumed).await;
+    touched
+}
+
+/// Sets interrupted turns going again.
+async fn resume(app: &App, work: &TaskTracker) -> Vec<JoinHandle<()>> {
+    let turns = match app.stores.index.interrupted(app.clock.now(), SWEPT_AT_ONCE).await {
+        Ok(turns) => turns,
         Err(error) => {
             tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
+            return Vec::new();
+        }
+    };
+    let resumed = turns.into_iter().map(|turn| {
+        let app = app.clone();
+        work.spawn(Box::pin(async move {
+            tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
+            if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
+                && error.kind != ErrorKind::Conflict
+            {
+                tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
+            }
+        }))
+    });
+    resumed.collect()
+}
+
+/// Brings late turns to one outcome each. Returns how many.
+async fn reconcile(app: &App) -> usize {
+    let Some(regions) = &app.regions else { return 0 };
+    match regions.reconcile(app.clock.now(), SWEPT_AT_ONCE).await {
+        Ok(reconciled) => {
+            for late in &reconciled {
+                tracing::warn!(target: "operation", { turn.id = %late.turn, session.key = %late.session, verdict = ?late.verdict }, "late turn reconciled");
+            }
+            reconciled.len()
+        }
+        Err(error) => {
+            tracing::error!(target: "error", { cause = Error::from(error).cause() }, "late turns cannot be reconciled");
+            0
         }
     }
-    touched
 }
 
 #[cfg(test)]

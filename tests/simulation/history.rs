@@ -6,6 +6,8 @@ use super::regions::{Answer, Stage, World, name};
 use super::settled;
 use super::tables::REGIONS;
 use serde_json::json;
+use shared::id::{SessionId, SessionKey, TenantId, TurnId};
+use shared::session::Window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
@@ -50,7 +52,7 @@ impl Ask {
 
     /// The session's key.
     pub(super) fn session_key(&self) -> String {
-        format!("agent:main:s{}", self.session)
+        key_of(self.session).to_string()
     }
 
     /// The turn that an answer names.
@@ -95,6 +97,8 @@ pub(super) struct Told {
     pub(super) accepted: BTreeMap<String, Ask>,
     /// Which regions were asked for what.
     pub(super) asked: BTreeMap<Ask, BTreeSet<usize>>,
+    /// Transcripts that were put away.
+    pub(super) resets: Vec<Reset>,
     /// Answers that are neither a reply nor an error that says when to try again.
     pub(super) odd: Vec<String>,
 }
@@ -116,6 +120,23 @@ impl Told {
             _ => self.odd.push(format!("{ask:?} in region {region} was answered {status} {}", answer.text())),
         }
     }
+}
+
+/// A transcript that was put away, as its client saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Reset {
+    pub(super) session: u8,
+    /// The transcript.
+    pub(super) before: SessionId,
+    /// The one that began instead.
+    pub(super) after: SessionId,
+    /// Turns that were seen in it.
+    pub(super) turns: BTreeSet<TurnId>,
+}
+
+/// A session's stable key.
+pub(super) fn key_of(session: u8) -> SessionKey {
+    SessionKey::new(format!("agent:main:s{session}"))
 }
 
 /// What a history broke; nothing if all is well.
@@ -170,6 +191,13 @@ async fn play(world: &Arc<World>, told: &Arc<Mutex<Told>>, clients: &TaskTracker
         Op::EnqueueJob { region: at, session, key, kind } => {
             ask(world, told, clients, region(at), Ask::new(number, session, key, kind, true));
         }
+        Op::Reset { region: at, session } => {
+            let (world, told, at) = (world.clone(), told.clone(), region(at));
+            clients.spawn(Box::pin(async move {
+                let life = world.at(at).life;
+                life.during(reset(&world, &told, at, session % SESSIONS)).await;
+            }));
+        }
         Op::RunWorker { region: at } => {
             let (world, at) = (world.clone(), region(at));
             clients.spawn(Box::pin(async move { world.run_worker(at).await }));
@@ -209,6 +237,35 @@ fn ask(world: &Arc<World>, told: &Arc<Mutex<Told>>, clients: &TaskTracker, at: u
             told.lock().expect("no panic").note(&ask, at, &answer);
         }
     }));
+}
+
+/// Asks for a reset, and notes what it put away if that is beyond doubt: the session had one home all the while. What a
+/// region put away that had lost the session is undone with the rest of what it did too late.
+async fn reset(world: &World, told: &Mutex<Told>, at: usize, session: u8) {
+    let (tenant, key) = (TenantId::single(), key_of(session));
+    let sessions = world.at(at).app.stores.sessions;
+    let before = sessions.load(&tenant, &key).await;
+    let seen = sessions.transcript(&tenant, &key, Window::newest(1_000)).await;
+    let path = format!("/v1/sessions/{key}/reset");
+    let Some(answer) = world.ask(at, "POST", &path, &[], String::new()).await else { return };
+    match answer.status.as_u16() {
+        200 => {}
+        404 => return,
+        409 | 429 | 503 if answer.header("retry-after").is_some() => return,
+        status => {
+            let odd =
+                format!("the reset of s{session} in region {at} was answered {status} {}", answer.text());
+            told.lock().expect("no panic").odd.push(odd);
+            return;
+        }
+    }
+    let after = sessions.load(&tenant, &key).await;
+    let (Ok(Some(before)), Ok(seen), Ok(Some(after))) = (before, seen, after) else { return };
+    if before.epoch == after.epoch && answer.json()["session_id"] == after.id.as_str() {
+        let turns = seen.into_iter().map(|message| message.turn).collect();
+        let reset = Reset { session, before: before.id, after: after.id, turns };
+        told.lock().expect("no panic").resets.push(reset);
+    }
 }
 
 /// Mends every link.

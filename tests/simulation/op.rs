@@ -10,6 +10,8 @@ pub enum Op {
     Chat { region: u8, session: u8, key: Option<u8>, kind: u8 },
     /// A hook comes in.
     EnqueueJob { region: u8, session: u8, key: Option<u8>, kind: u8 },
+    /// A client asks a region to put a session's transcript away and to begin a new one.
+    Reset { region: u8, session: u8 },
     /// A region's worker does what is due.
     RunWorker { region: u8 },
     /// A region looks for interrupted turns and late writes.
@@ -90,7 +92,8 @@ fn op(dice: &Dice) -> Op {
     let byte = |below: u64| u8::try_from(dice.below(below)).expect("below 256");
     let key = || dice.percent(50).then(|| byte(4));
     match dice.below(100) {
-        0..30 => Op::Chat { region: byte(3), session: byte(3), key: key(), kind: byte(6) },
+        0..27 => Op::Chat { region: byte(3), session: byte(3), key: key(), kind: byte(6) },
+        27..30 => Op::Reset { region: byte(3), session: byte(3) },
         30..32 => Op::LoseAnswer { region: byte(3), write: byte(12) },
         32..40 => Op::EnqueueJob { region: byte(3), session: byte(3), key: key(), kind: byte(6) },
         40..48 => Op::RunWorker { region: byte(3) },

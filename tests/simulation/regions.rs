@@ -385,7 +385,7 @@ impl AgentInvoker for Peer {
 }
 
 /// The ports of a region over its tables.
-fn stores(
+pub(super) fn stores(
     tables: &Arc<Tables>,
     region: usize,
     life: &Arc<Life>,

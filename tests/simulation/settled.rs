@@ -1,11 +1,11 @@
 //! What must hold when everything is healed and nothing happens any more.
 
 use super::dice::Dice;
-use super::history::{Ask, Report, SESSIONS, Told, heal, pass, set_in_service};
+use super::history::{Ask, Report, SESSIONS, Told, heal, key_of, pass, set_in_service};
 use super::model::marked;
 use super::regions::{Answer, NAMES, World};
 use super::tables::REGIONS;
-use shared::id::{SessionKey, TenantId, TurnId};
+use shared::id::{SessionId, TenantId, TurnId};
 use shared::job::{JobFilter, JobState, Work};
 use shared::message::{Message, MessageBody};
 use shared::session::Window;
@@ -219,13 +219,27 @@ async fn sessions_go_on(world: &World, region: usize, word: &str, told: &Mutex<T
     }
 }
 
-/// A transcript holds each input and each tool's result once, and its turns one after the other, each with one reply and an
-/// outcome.
+/// A transcript holds each input and each tool's result once, every accepted input that was not put away, and its turns one
+/// after the other, each with one reply and an outcome. Nothing that was put away comes back.
 async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Report) {
-    let app = world.at(region).app;
+    let sessions = world.at(region).app.stores.sessions;
+    let tenant = TenantId::single();
+    let dead: BTreeSet<TurnId> = jobs(world, region)
+        .await
+        .into_iter()
+        .filter(|job| job.state == JobState::Dead)
+        .map(|job| {
+            let Work::Turn(request) = job.job.work;
+            request.turn
+        })
+        .collect();
     for session in 0..SESSIONS {
-        let key = SessionKey::new(format!("agent:main:s{session}"));
-        let read = app.stores.sessions.transcript(&TenantId::single(), &key, Window::newest(1_000)).await;
+        let present = sessions.load(&tenant, &key_of(session)).await.expect("a session");
+        let Some(present) = present.map(|session| session.id) else {
+            report.push(format!("there is no s{session}"));
+            continue;
+        };
+        let read = sessions.transcript(&tenant, &key_of(session), Window::newest(1_000)).await;
         let transcript = read.expect("a transcript");
         for turn in transcript.chunk_by(|one, next| one.turn == next.turn) {
             let id = &turn[0].turn;
@@ -233,7 +247,7 @@ async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Rep
             let replies = turn.iter().filter(is_reply).count();
             let is_twice =
                 |message: &Message| turn.iter().filter(|other| other.body == message.body).count() > 1;
-            let found = app.stores.sessions.turn(&TenantId::single(), id).await.expect("a turn");
+            let found = sessions.turn(&tenant, id).await.expect("a turn");
             let has_ended = found.is_some_and(|turn| turn.outcome.is_some());
             let is_whole = transcript.iter().filter(|message| message.turn == *id).count() == turn.len();
             if replies != 1 || turn.iter().any(is_twice) || !has_ended || !is_whole {
@@ -261,20 +275,34 @@ async fn transcripts(world: &World, region: usize, told: &Told, report: &mut Rep
                 report.push(format!("the transcript of s{session} holds {name} for each of {turns:?}"));
             }
         }
-        for ask in told.accepted.values().filter(|ask| ask.session == session && !ask.is_hook) {
-            if !inputs.contains_key(&ask.name) {
-                report.push(format!("the transcript of s{session} lacks {}", ask.name));
+        let put_away = put_away(told, session, &present);
+        for turn in transcript.iter().map(|message| &message.turn).collect::<BTreeSet<_>>() {
+            if put_away.contains(turn) {
+                report.push(format!("the transcript of s{session} holds {turn} again, which was put away"));
             }
         }
-        let dead = jobs(world, region).await;
-        for (turn, ask) in told.accepted.iter().filter(|(_, ask)| ask.session == session && ask.is_hook) {
-            let is_dead = dead.iter().any(|job| {
-                let Work::Turn(request) = &job.job.work;
-                job.state == JobState::Dead && request.turn.as_str() == turn
-            });
-            if !is_dead && !inputs.contains_key(&ask.name) {
+        for (turn, ask) in told.accepted.iter().filter(|(_, ask)| ask.session == session) {
+            let turn = TurnId::new(turn.as_str());
+            let is_dead = ask.is_hook && dead.contains(&turn);
+            if is_dead || inputs.contains_key(&ask.name) {
+                continue;
+            }
+            let found = sessions.turn(&tenant, &turn).await.expect("a turn");
+            if found.is_none_or(|turn| turn.session_id == present) {
                 report.push(format!("the transcript of s{session} lacks {}", ask.name));
             }
         }
     }
+}
+
+/// The turns of the transcripts that were put away one after the other until the present one began.
+fn put_away<'t>(told: &'t Told, session: u8, present: &SessionId) -> BTreeSet<&'t TurnId> {
+    let (mut ids, mut turns) = (vec![present], BTreeSet::new());
+    while let Some(id) = ids.pop() {
+        for reset in told.resets.iter().filter(|reset| reset.session == session && reset.after == *id) {
+            ids.push(&reset.before);
+            turns.extend(&reset.turns);
+        }
+    }
+    turns
 }

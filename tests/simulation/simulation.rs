@@ -8,7 +8,8 @@
 //! - No tool that may not run twice did, in one turn.
 //! - No session is stuck: nothing is interrupted, and each takes a further turn.
 //! - Every job is done, or dead with a reason.
-//! - A transcript holds each input once, each result of a tool once, and is the same in every region.
+//! - A transcript holds each input once, each result of a tool once, and is the same in every region. What a reset put away
+//!   does not come back.
 //! - The audit chains verify. What is replicated is the same everywhere.
 //! - No request was answered with anything but a reply, or an error that says when to try again.
 //!
@@ -22,6 +23,8 @@
 
 mod dice;
 mod history;
+#[cfg(test)]
+mod late;
 mod model;
 pub mod op;
 mod regions;

@@ -350,6 +350,16 @@ fn holds(condition: &Condition, known: Option<&Attrs>) -> bool {
     }
 }
 
+/// About as DynamoDB counts a write's bytes.
+fn size(write: &Write) -> usize {
+    let Write::Put(item, _) = write else { return 0 };
+    let attr = |(name, attr): (&String, &Attr)| match attr {
+        Attr::Text(text) => name.len() + text.len(),
+        Attr::Number(_) => name.len() + 8,
+    };
+    item.key.partition.len() + item.key.sort.len() + item.attrs.iter().map(attr).sum::<usize>()
+}
+
 fn number(attrs: &Attrs, name: &str) -> Option<i64> {
     match attrs.get(name) {
         Some(Attr::Number(number)) => Some(*number),
@@ -426,6 +436,9 @@ impl RegionTable {
         self.way().await.map_err(WriteError::Store)?;
         self.life.counts_a_write(true);
         self.life.goes_on().await;
+        if writes.len() > 100 || writes.iter().map(size).sum::<usize>() > 4_000_000 {
+            return Err(WriteError::Store(StoreError::Broken("too much for one transaction".into())));
+        }
         let lost = self.life.loses_answer();
         let said = if lost == Some(false) { Ok(()) } else { self.apply(writes) };
         self.life.counts_a_write(false);

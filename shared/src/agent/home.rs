@@ -8,7 +8,7 @@ use super::{AgentInvoker, RunRequest, TurnStream};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::id::{RegionId, SessionKey, TenantId, TurnId};
-use crate::region::{Home, RegionState, Regions};
+use crate::region::{Home, Regions};
 use crate::session::{Session, SessionChange, SessionStore, TurnOutcome};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ impl HomeInvoker {
 
     /// Where the session's turns go now; takes the session over if its home is gone.
     async fn way(&self, tenant: &TenantId, session: &SessionKey) -> Result<Way, Error> {
-        let HomeParts { here, regions, clock, lease, .. } = &self.parts;
+        let HomeParts { here, regions, elsewhere, clock, lease, .. } = &self.parts;
         let mut home = regions.home(tenant, session).await?;
         for _ in 0..MOST_CHANGES {
             let Some(at) = home else { return Ok(Way::Here(None)) };
@@ -76,8 +76,12 @@ impl HomeInvoker {
                 return Ok(Way::Here(Some(at)));
             }
             let (now, states) = (clock.now(), regions.states().await?);
-            let state = |region: &RegionId| states.iter().find(|state| state.region == *region);
-            if !state(&at.region).is_none_or(|state: &RegionState| state.is_gone(now, *lease)) {
+            let is_gone = match states.iter().find(|state| state.region == at.region) {
+                Some(state) => state.is_gone(now, *lease),
+                // It has just started, and its first sign of life is still on its way; or it is none of ours any more.
+                None => !elsewhere.contains_key(&at.region),
+            };
+            if !is_gone {
                 return Ok(Way::To(at));
             }
             // Two regions out of service would take a session from each other for ever.
@@ -324,6 +328,23 @@ mod tests {
         let evacuate = |state: &mut RegionState| state.in_service = state.is_here;
         let evacuated = stage(Some("there"), 0, evacuate, true).ask(None).await;
         assert_eq!(evacuated, (vec![false], vec![], None));
+    }
+
+    #[tokio::test]
+    async fn a_home_of_which_no_sign_of_life_has_arrived_yet_is_not_gone() {
+        let unheard = |state: &mut RegionState| {
+            if !state.is_here {
+                state.region = RegionId::new("somewhere else");
+            }
+        };
+        let asked = stage(Some("there"), 0, unheard, true).ask(None).await;
+        assert_eq!(asked, (vec![], vec![false], None));
+    }
+
+    #[tokio::test]
+    async fn a_session_of_a_region_that_is_none_of_ours_any_more_is_taken_over() {
+        let asked = stage(Some("closed"), 0, |_| {}, true).ask(None).await;
+        assert_eq!(asked, (vec![false], vec![], None));
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod jobs;
 mod keys;
 mod late;
 mod limits;
+mod pasts;
 pub mod schema;
 mod sessions;
 mod steps;

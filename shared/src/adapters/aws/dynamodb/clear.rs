@@ -2,9 +2,9 @@
 
 use super::attrs::{Draft, from_json, to_json};
 use super::heads::View;
+use super::pasts::{self, Past};
 use super::steps::{Steps, StoredStep};
 use super::table::{Attr, Condition, Item, Key, Write};
-use super::walk::Walk;
 use super::{DynamoStores, TRIES, contended, keys};
 use crate::error::StoreError;
 use crate::id::{SessionId, TenantId};
@@ -16,15 +16,10 @@ const OTHERS: usize = 40;
 impl DynamoStores {
     /// The transaction that makes a session unfindable, and its note of what is to be cleared.
     pub(super) async fn forget(&self, view: &View) -> Result<(Item, Vec<Write>), StoreError> {
-        let (from, to) = (keys::PAST.to_owned(), keys::behind(keys::PAST));
-        let partition = keys::session_partition(&view.tenant, &view.key);
-        let mut walk = Walk::new(self.core.as_ref(), partition, from, to, 100);
+        let pasts = pasts::all(self.core.as_ref(), &view.tenant, &view.key).await?;
         let mut ids = vec![view.head.id.to_string()];
-        let mut past = Vec::new();
-        while let Some(item) = walk.next().await? {
-            ids.extend(item.key.sort.strip_prefix(keys::PAST).and_then(keys::unescape));
-            past.push(item.key);
-        }
+        ids.extend(pasts.iter().map(|past| past.id.to_string()));
+        ids.dedup();
         let clearing = Draft::new(view.key_of(keys::CLEARING)).text("transcripts", to_json(&ids)?).item();
         let mut writes = vec![
             Write::Delete(view.key_of(keys::META), Condition::Present),
@@ -40,7 +35,9 @@ impl DynamoStores {
             let condition = if is_present { view.head.unchanged() } else { Condition::Always };
             writes.push(Write::Delete(view.key_of(keys::head(*epoch)), condition));
         }
-        writes.extend(past.into_iter().take(100 - OTHERS).map(|key| Write::Delete(key, Condition::Always)));
+        let past =
+            |past: &Past| Write::Delete(view.key_of(keys::past(&past.id, past.epoch)), Condition::Always);
+        writes.extend(pasts.iter().take(100 - OTHERS).map(past));
         Ok((clearing, writes))
     }
 
@@ -50,16 +47,19 @@ impl DynamoStores {
         let partition = &clearing.key.partition;
         let (tenant, session) = keys::session_of(partition)
             .ok_or_else(|| super::attrs::broken("a note of a deletion in an odd partition"))?;
-        for id in ids {
-            let id = SessionId::new(id);
-            let steps = keys::steps(&id);
+        for id in &ids {
+            let steps = keys::steps(&SessionId::new(id.as_str()));
             let to = keys::behind(&steps);
             let mut steps = Steps::oldest_first(self.core.as_ref(), partition.clone(), steps, to);
             while let Some(step) = steps.next().await? {
                 self.clear_step(&tenant, &step).await?;
             }
-            let past = keys::of_session(&tenant, &session, keys::past(&id));
-            self.delete_item(&past).await?;
+        }
+        let pasts = pasts::all(self.core.as_ref(), &tenant, &session).await?;
+        for Past { id, epoch, .. } in pasts {
+            if ids.iter().any(|noted| *noted == *id.as_str()) {
+                self.delete_item(&keys::of_session(&tenant, &session, keys::past(&id, epoch))).await?;
+            }
         }
         self.delete_item(&clearing.key).await
     }

@@ -3,7 +3,7 @@
 //! Only the home region of an epoch writes its head and its steps. A table that is replicated by "the last writer wins"
 //! therefore never has to choose between two writers of one item, but for a change of home itself.
 
-use super::attrs::{Draft, broken, from_json, to_json};
+use super::attrs::{Draft, broken, to_json};
 use super::keys;
 use super::schema::{DUE, LISTED, USER};
 use super::table::{Attr, Condition, Item, Key, Query, Table};
@@ -193,7 +193,7 @@ impl Head {
 }
 
 /// The parts of a transcript, oldest first: those of earlier epochs, and that of `epoch`, which has no end.
-fn segments(lineage: &[Ancestor], epoch: u64) -> Vec<Segment> {
+pub(super) fn segments(lineage: &[Ancestor], epoch: u64) -> Vec<Segment> {
     let mut after = 0;
     let ends = lineage.iter().copied().chain([Ancestor { epoch, seq: u64::MAX, n: u64::MAX }]);
     ends.map(|Ancestor { epoch, seq, n }| {
@@ -359,18 +359,4 @@ impl View {
         }
         Ok(draft.item())
     }
-
-    /// What is kept of the present transcript when a reset puts it away.
-    pub(super) fn past_item(&self) -> Result<Item, StoreError> {
-        Ok(Draft::new(self.key_of(keys::past(&self.head.id)))
-            .count("epoch", self.head.epoch)
-            .text("lineage", to_json(&self.head.lineage)?)
-            .item())
-    }
-}
-
-/// The parts of a transcript that was put away.
-pub(super) fn past_segments(item: &Item) -> Result<Vec<Segment>, StoreError> {
-    let lineage: Vec<Ancestor> = from_json(item.text("lineage")?)?;
-    Ok(segments(&lineage, item.count("epoch")?))
 }

@@ -37,7 +37,7 @@ pub struct DynamoRegions {
     pub(super) stores: DynamoStores,
     pub(super) ids: Arc<dyn IdSource>,
     /// How long a turn's lease runs.
-    lease: Duration,
+    pub(super) lease: Duration,
 }
 
 impl DynamoRegions {
@@ -79,6 +79,40 @@ pub(super) fn watched_by(region: &str) -> String {
 /// A new entry of that list.
 pub(super) fn watch(region: &str, tenant: &TenantId, session: &SessionKey, now: Timestamp) -> Item {
     Draft::new(watched(region, tenant, session)).time("since", now).item()
+}
+
+impl DynamoStores {
+    /// See [`Regions::states`].
+    pub(super) async fn region_states(&self) -> Result<Vec<RegionState>, StoreError> {
+        let query = Query {
+            index: None,
+            partition: REGIONS.to_owned(),
+            // DynamoDB refuses an empty key; no region's name begins below this.
+            from: " ".to_owned(),
+            to: "~".to_owned(),
+            newest_first: false,
+            limit: 100,
+        };
+        let mut states: BTreeMap<String, RegionState> = BTreeMap::new();
+        for item in self.core.query(&query).await? {
+            let name = item.text("region")?.to_owned();
+            let region = RegionId::new(name.as_str());
+            let is_here = name == self.here.region;
+            let state = states.entry(name).or_insert(RegionState {
+                region,
+                is_here,
+                in_service: true,
+                beat_at: None,
+            });
+            if let Some(beat_at) = item.opt_time("beat")? {
+                state.beat_at = Some(beat_at);
+            }
+            if let Some(flag) = item.opt_int("in_service")? {
+                state.in_service = flag != 0;
+            }
+        }
+        Ok(states.into_values().collect())
+    }
 }
 
 /// What has arrived of a transcript, without a gap.
@@ -251,34 +285,7 @@ impl Regions for DynamoRegions {
     }
 
     async fn states(&self) -> Result<Vec<RegionState>, StoreError> {
-        let query = Query {
-            index: None,
-            partition: REGIONS.to_owned(),
-            // DynamoDB refuses an empty key; no region's name begins below this.
-            from: " ".to_owned(),
-            to: "~".to_owned(),
-            newest_first: false,
-            limit: 100,
-        };
-        let mut states: BTreeMap<String, RegionState> = BTreeMap::new();
-        for item in self.stores.core.query(&query).await? {
-            let name = item.text("region")?.to_owned();
-            let region = RegionId::new(name.as_str());
-            let is_here = name == self.stores.here.region;
-            let state = states.entry(name).or_insert(RegionState {
-                region,
-                is_here,
-                in_service: true,
-                beat_at: None,
-            });
-            if let Some(beat_at) = item.opt_time("beat")? {
-                state.beat_at = Some(beat_at);
-            }
-            if let Some(flag) = item.opt_int("in_service")? {
-                state.in_service = flag != 0;
-            }
-        }
-        Ok(states.into_values().collect())
+        self.stores.region_states().await
     }
 
     async fn set_in_service(

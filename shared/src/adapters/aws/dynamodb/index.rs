@@ -6,7 +6,7 @@ use super::keys::{self, SHARDS};
 use super::schema::{DUE, LISTED, USER};
 use super::table::{Condition, Index, Item, Write};
 use super::walk::Walk;
-use super::{DynamoStores, TRIES, contended, turns};
+use super::{DynamoStores, TRIES, contended, pasts, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Sessions that are read at once for a listing.
 const PAGE: usize = 50;
@@ -139,6 +140,7 @@ impl SessionIndex for DynamoStores {
     async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError> {
         let core = self.core.as_ref();
         let mut found: Vec<Turn> = Vec::new();
+        let mut states = None;
         for shard in 0..SHARDS {
             let walk = Walk::new(core, held_in(shard), String::from("0"), END.to_owned(), 100);
             let mut walk = walk.of(DUE);
@@ -152,6 +154,16 @@ impl SessionIndex for DynamoStores {
                 }
                 let Some(view) = self.listed(item).await? else { continue };
                 let Some(held) = view.head.held.filter(|held| held.until <= now) else { continue };
+                if view.meta.home != self.here.region {
+                    if states.is_none() {
+                        states = Some(self.region_states().await?);
+                    }
+                    // Whose home may be gone is a candidate; whether it is, is asked when the turn is resumed.
+                    let home = states.iter().flatten().find(|state| *state.region.as_str() == view.meta.home);
+                    if home.is_some_and(|home| !home.is_gone(now, Duration::ZERO)) {
+                        continue;
+                    }
+                }
                 let turn = turns::find(core, &view.tenant, &held.turn).await?;
                 if let Some(turn) = turn.filter(|turn| turn.outcome.is_none()) {
                     found.push(turn);
@@ -195,8 +207,7 @@ impl SessionIndex for DynamoStores {
         let taken = || StoreError::Broken("this transcript id is taken".into());
         for _ in 0..TRIES {
             let mut view = self.idle(tenant, key).await?;
-            let past = view.key_of(keys::past(id));
-            if view.head.id == *id || self.core.get(&past).await?.is_some() {
+            if view.head.id == *id || pasts::find(self.core.as_ref(), &view, id).await?.is_some() {
                 return Err(taken());
             }
             let unchanged = view.head.unchanged();

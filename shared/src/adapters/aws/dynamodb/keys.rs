@@ -102,9 +102,15 @@ pub(super) fn head(epoch: u64) -> String {
 /// All heads begin so.
 pub(super) const HEADS: &str = "H#";
 
-/// A transcript that was put away.
-pub(super) fn past(id: &SessionId) -> String {
-    format!("P#{}", escape(id.as_str()))
+/// A transcript that was put away under this epoch.
+pub(super) fn past(id: &SessionId, epoch: u64) -> String {
+    format!("P#{}#{epoch:010}", escape(id.as_str()))
+}
+
+/// The transcript and the epoch of such a key.
+pub(super) fn past_of(sort: &str) -> Option<(SessionId, u64)> {
+    let (id, epoch) = sort.strip_prefix(PAST)?.split_once('#')?;
+    Some((SessionId::new(unescape(id)?), epoch.parse().ok()?))
 }
 
 /// All transcripts that were put away begin so.

@@ -1,30 +1,43 @@
 //! Late writes: what an old home wrote without knowing that the session had moved.
 //!
-//! They stand under the old epoch's keys, beyond what the lineage of the present head names. Each late turn is brought to
-//! one visible outcome: it is copied behind the present transcript, or, if that has the turn already, left where it is.
-//! Old items are never changed.
+//! They stand under the old epoch's keys, beyond what the lineage of the present head names, or, of a transcript that was
+//! put away, the lineage that was put away with it. Each late turn is brought to one visible outcome: it is copied behind
+//! the present transcript, or, if it is visible already, left where it is. What an old home wrote is never changed. A reset
+//! by a home that had lost the session is undone: its turns were accepted, and are late like any others.
 
 use super::attrs::{Draft, to_json};
 use super::heads::{self, Head, Held, View};
 use super::homes::{self, DynamoRegions};
-use super::steps::{Body, Facts, NewStep, Steps, StoredStep};
-use super::table::{Condition, Item, Query, Write};
+use super::pasts::{self, Old, Past};
+use super::steps::{BYTES_PER_STEP, Body, Facts, NewStep, Steps, StoredStep};
+use super::table::{Attr, Condition, Item, Key, Write};
 use super::turns::{self, Accepted, Pointer};
 use super::walk::Walk;
-use super::{answers, keys};
+use super::{answers, keys, wrote};
 use crate::audit::NewAudit;
 use crate::clock::Timestamp;
-use crate::error::StoreError;
+use crate::error::{Error, StoreError};
 use crate::id::{PrincipalId, TurnId};
 use crate::region::{Reconciled, Verdict};
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// How long a session is looked after once it moved here and all regions see each other.
 const WATCH: Duration = Duration::from_secs(15 * 60);
 
-/// Most steps that are copied one by one; the middle of a longer turn becomes one step, so that a transaction holds it.
+/// Sessions that are looked after at the same time.
+const AT_ONCE: usize = 10;
+
+/// Sessions that one look visits for each turn that it may settle. Almost all are new ones without a late turn; the next
+/// look goes on behind them.
+const LOOKS_PER_TURN: usize = 32;
+
+/// Where the list of sessions begins.
+const FIRST: &str = "S#";
+
+/// Most steps that one transaction copies: they, and what the larger ones go on in, are items of it.
 const MOST_STEPS: usize = 40;
 
 /// Late steps of one turn, as they follow each other.
@@ -39,7 +52,7 @@ enum Ruling {
     Wait,
     /// Copy these steps. The turn is on the present transcript already if its first step is not among them.
     Bring(Vec<StoredStep>),
-    /// Leave it: the turn is visible, or, under the same key of the same principal, this one.
+    /// Leave it: the turn is visible, perhaps in a transcript that was put away, or, under the same key of the same principal, this one.
     Supersede(Option<(TurnId, PrincipalId, String)>),
 }
 
@@ -52,15 +65,51 @@ impl DynamoRegions {
     ) -> Result<Vec<Reconciled>, StoreError> {
         let in_sight_since = self.all_in_sight_since().await?;
         let list = homes::watched_by(&self.stores.here.region);
-        let (from, to) = ("S#".to_owned(), keys::behind("S#"));
-        let mut walk = Walk::new(self.stores.core.as_ref(), list, from, to, 100);
+        let begin = self.look_begins().await?;
+        let mut next = Some(begin.clone());
+        let mut walk = Walk::new(self.stores.core.as_ref(), list, begin.clone(), keys::behind("S#"), AT_ONCE);
         let mut all = Vec::new();
-        while all.len() < limit
-            && let Some(entry) = walk.next().await?
-        {
-            self.look_after(&entry, in_sight_since, now, &mut all).await?;
+        let mut looks = limit.saturating_mul(LOOKS_PER_TURN);
+        while all.len() < limit && looks > 0 {
+            let mut some = Vec::new();
+            while some.len() < AT_ONCE.min(looks)
+                && let Some(entry) = walk.next().await?
+            {
+                some.push(entry);
+            }
+            next = some.last().map(|last| last.key.sort.clone());
+            if next.is_none() {
+                break;
+            }
+            looks -= some.len();
+            let looked_after = stream::iter(some).map(|entry| self.looked_after(entry, in_sight_since, now));
+            let found: Vec<Vec<Reconciled>> = looked_after.buffered(AT_ONCE).collect().await;
+            all.extend(found.into_iter().flatten());
+        }
+        let next = next.unwrap_or_else(|| FIRST.to_owned());
+        if next != begin {
+            let item = Draft::new(look()).text("next", next).item();
+            wrote(self.stores.local.as_ref(), vec![Write::Put(item, Condition::Always)]).await?;
         }
         Ok(all)
+    }
+
+    /// Where the last look stopped.
+    async fn look_begins(&self) -> Result<String, StoreError> {
+        let item = self.stores.local.get(&look()).await?;
+        let next = item.as_ref().map(|item| item.text("next")).transpose()?;
+        Ok(next.unwrap_or(FIRST).to_owned())
+    }
+
+    /// What was settled of one session. What fails there is no reason to leave the others as they are; it is tried again
+    /// at the next look.
+    async fn looked_after(&self, entry: Item, in_sight_since: Timestamp, now: Timestamp) -> Vec<Reconciled> {
+        let mut settled = Vec::new();
+        if let Err(error) = self.look_after(&entry, in_sight_since, now, &mut settled).await {
+            let session = entry.key.sort;
+            tracing::error!(target: "error", { session, cause = Error::from(error).cause() }, "late turns of a session cannot be reconciled");
+        }
+        settled
     }
 
     /// One session of the watch list.
@@ -73,24 +122,52 @@ impl DynamoRegions {
     ) -> Result<(), StoreError> {
         let Some((tenant, session)) = keys::session_of(&entry.key.sort) else { return Ok(()) };
         let since = entry.time("since")?;
-        let as_read = || Condition::Is("since", super::table::Attr::Number(since.as_millis()));
+        let as_read = || Condition::Is("since", Attr::Number(since.as_millis()));
         let forget = || vec![Write::Delete(entry.key.clone(), as_read())];
-        let view = heads::find(self.stores.core.as_ref(), &tenant, &session).await?.view;
-        let Some(mut view) = view.filter(|view| view.meta.home == self.stores.here.region) else {
+        let core = self.stores.core.as_ref();
+        let view = heads::find(core, &tenant, &session).await?.view;
+        let Some(view) = view.filter(|view| view.meta.home == self.stores.here.region) else {
             // Deleted, or its new home looks after it.
             self.stores.wrote(forget()).await?;
             return Ok(());
         };
-        let mut done: BTreeMap<u64, u64> = entry.opt_json("done")?.unwrap_or_default();
+        let mut done: BTreeMap<String, u64> = entry.opt_json("done")?.unwrap_or_default();
         let known = done.clone();
-        let mut is_open = false;
-        let heads = self.heads(&view).await?;
+        // No other home has written to it yet.
+        let old =
+            if view.epochs == [view.head.epoch] { Old::default() } else { pasts::old(core, &view).await? };
+        let settled = self.settle_all(view, &old, &mut done, now, all).await;
+        if done != known {
+            let entry = Draft::new(entry.key.clone()).time("since", since).text("done", to_json(&done)?);
+            self.stores.wrote(vec![Write::Put(entry.item(), as_read())]).await?;
+        } else if settled.as_ref().is_ok_and(|is_all| *is_all) && since.max(in_sight_since) + WATCH < now {
+            // Nothing of their homes is under way any more, so that nothing newer can be overwritten.
+            for item in old.due {
+                let as_read = Condition::Is("v", Attr::Text(item.text("v")?.to_owned()));
+                self.stores.wrote(vec![Write::Put(item, as_read)]).await?;
+            }
+            self.stores.wrote(forget()).await?;
+        }
+        settled.map(|_| ())
+    }
+
+    /// Settles what can be settled of a session, noting in `done` up to where; whether that is all.
+    async fn settle_all(
+        &self,
+        mut view: View,
+        old: &Old,
+        done: &mut BTreeMap<String, u64>,
+        now: Timestamp,
+        all: &mut Vec<Reconciled>,
+    ) -> Result<bool, StoreError> {
+        let (tenant, session) = (view.tenant.clone(), view.key.clone());
+        let mut is_all = true;
         let mut visible = None;
-        let present = view.head.epoch;
-        for head in heads.iter().filter(|head| head.epoch != present) {
-            let seen = done.get(&head.epoch).copied().unwrap_or_default();
-            let (groups, is_whole) = self.late_steps(&view, head, seen).await?;
-            is_open |= !is_whole;
+        for head in &old.heads {
+            let place = format!("{}#{}", head.epoch, head.id);
+            let seen = done.get(&place).copied().unwrap_or_default();
+            let (groups, is_whole) = self.late_steps(&view, &old.pasts, head, seen).await?;
+            is_all &= is_whole;
             for group in groups {
                 if visible.is_none() {
                     visible = Some(turns::accepted(self.stores.core.as_ref(), &view).await?);
@@ -98,49 +175,41 @@ impl DynamoRegions {
                 let sight = visible.get_or_insert_default();
                 let last = group.steps.last().map_or(seen, |step| step.at.n);
                 let turn = group.turn.clone();
-                let Some((verdict, changed)) = self.settle(&view, &heads, head, sight, group, now).await?
+                let Some((verdict, changed)) =
+                    self.settle(&view, &old.heads, head, sight, group, now).await?
                 else {
-                    is_open = true;
+                    is_all = false;
                     break;
                 };
                 view = changed;
                 visible = None;
-                done.insert(head.epoch, last);
+                done.insert(place.clone(), last);
                 all.push(Reconciled { tenant: tenant.clone(), session: session.clone(), turn, verdict });
             }
         }
-        if done != known {
-            let entry = Draft::new(entry.key.clone()).time("since", since).text("done", to_json(&done)?);
-            self.stores.wrote(vec![Write::Put(entry.item(), as_read())]).await?;
-        } else if !is_open && since.max(in_sight_since) + WATCH < now {
-            self.stores.wrote(forget()).await?;
-        }
-        Ok(())
+        Ok(is_all)
     }
 
-    /// All heads of a session that have arrived here.
-    async fn heads(&self, view: &View) -> Result<Vec<Head>, StoreError> {
-        let query = Query {
-            index: None,
-            partition: keys::session_partition(&view.tenant, &view.key),
-            from: keys::HEADS.to_owned(),
-            to: keys::behind(keys::HEADS),
-            newest_first: false,
-            limit: 1000,
-        };
-        self.stores.core.query(&query).await?.iter().map(Head::read).collect()
-    }
-
-    /// What stands under an old epoch beyond the present lineage and was not settled before, turn by turn, as far as it
-    /// has arrived without a gap; and whether that is all.
+    /// What stands under an old epoch beyond what is visible of its transcript and was not settled before, turn by turn,
+    /// as far as it has arrived without a gap; and whether that is all.
     async fn late_steps(
         &self,
         view: &View,
+        pasts: &[Past],
         head: &Head,
         seen: u64,
     ) -> Result<(Vec<Group>, bool), StoreError> {
-        let ancestor = view.head.lineage.iter().find(|ancestor| ancestor.epoch == head.epoch);
-        let ancestor = ancestor.filter(|_| view.head.id == head.id);
+        let mut lineage = None;
+        if view.head.id == head.id {
+            lineage = Some(&view.head.lineage);
+        } else if let Some(past) = view.put_away(pasts).into_iter().find(|past| past.id == head.id) {
+            // All of it is visible as its home put it away.
+            if past.epoch == head.epoch {
+                return Ok((Vec::new(), true));
+            }
+            lineage = Some(&past.lineage);
+        }
+        let ancestor = lineage.into_iter().flatten().find(|ancestor| ancestor.epoch == head.epoch);
         let (mut last, known) = match ancestor {
             Some(ancestor) => (ancestor.seq, ancestor.n),
             None => (head.lineage.last().map_or(0, |ancestor| ancestor.seq), 0),
@@ -260,7 +329,7 @@ impl DynamoRegions {
         let rank = |steps: &[StoredStep]| {
             (steps.last().is_some_and(|last| last.body.outcome.is_some()), steps.len())
         };
-        for head in heads.iter().filter(|head| head.epoch != view.head.epoch) {
+        for head in heads {
             for pointer in pointers.iter().filter(|pointer| pointer.id == head.id) {
                 let steps = turns::steps_of(core, view, turn, pointer, &head.segments()).await?;
                 let mut steps: Vec<_> = steps.into_iter().filter(|step| !step.is_neutral()).collect();
@@ -287,14 +356,13 @@ impl DynamoRegions {
         epoch: u64,
         now: Timestamp,
     ) -> Result<Option<(Verdict, View)>, StoreError> {
-        let unchanged = view.head.unchanged();
+        let mut unchanged = view.head.unchanged();
         let mut view = view.clone();
         let ended = steps.last().is_some_and(|step| step.body.outcome.is_some());
         let accepted_at = view.head.held.as_ref().map(|held| held.accepted_at);
         let accepted_at = accepted_at.or_else(|| steps.first().map(|first| first.time)).unwrap_or(now);
         let audit = [self.audit("turn.reconciled", json!({"from_epoch": epoch, "ended": ended}), now)];
         let mut rows = audit.as_slice();
-        let mut writes = Vec::new();
         // Its key may still be on its way; once it is here it may name another late turn, which this one will supersede.
         if let Some(Facts { principal, idempotency: Some(key), .. }) =
             steps.first().and_then(|first| first.body.facts.as_ref())
@@ -302,30 +370,42 @@ impl DynamoRegions {
             let record = answers::record_of(&view.tenant, principal, key, turn);
             self.stores.wrote(vec![Write::Put(record, Condition::Absent)]).await?;
         }
-        for (time, mut body) in shortened(steps) {
-            if let Some(facts) = body.facts.as_mut().filter(|_| !ended)
-                && let Value::Object(options) = &mut facts.options
-            {
-                // Its old home may have gone further than it told.
-                options.insert("may_have_run".to_owned(), Value::Bool(true));
-            }
-            let begins = body.facts.is_some();
-            let step = NewStep { turn, body, audit: rows, now: time };
-            let (at, items) = view.record(step)?;
-            rows = &[];
-            writes.extend(items.into_iter().map(|item| Write::Put(item, Condition::Absent)));
-            if begins {
-                let (session, id) = (view.key.clone(), view.head.id.clone());
-                let pointer = Pointer { session, id, at, same_as: None };
-                writes.push(Write::Put(pointer.item(&view.tenant, turn), Condition::Always));
-            }
-        }
-        view.head.updated_at = now;
         view.head.fence += 1;
-        view.head.held = (!ended).then(|| Held { turn: turn.clone(), until: now, accepted_at });
-        writes.push(Write::Put(view.head_item()?, unchanged));
+        let mut batches = VecDeque::from(batches(steps)?);
+        let is_whole = ended && batches.len() == 1;
+        while let Some(batch) = batches.pop_front() {
+            let mut writes = Vec::new();
+            for (time, mut body) in batch {
+                if let Some(facts) = body.facts.as_mut().filter(|_| !is_whole)
+                    && let Value::Object(options) = &mut facts.options
+                {
+                    // Its old home may have gone further than it told, or than is copied here before this process dies.
+                    options.insert("may_have_run".to_owned(), Value::Bool(true));
+                }
+                let begins = body.facts.is_some();
+                let (at, items) = view.record(NewStep { turn, body, audit: rows, now: time })?;
+                rows = &[];
+                writes.extend(items.into_iter().map(|item| Write::Put(item, Condition::Absent)));
+                if begins {
+                    let (session, id) = (view.key.clone(), view.head.id.clone());
+                    let pointer = Pointer { session, id, at, same_as: None };
+                    writes.push(Write::Put(pointer.item(&view.tenant, turn), Condition::Always));
+                }
+            }
+            // While there is more to copy, nobody goes on with the turn. Should this process die, its lease runs out like
+            // any other.
+            let is_last = batches.is_empty();
+            let until = if is_last { now } else { now + self.lease };
+            view.head.updated_at = now;
+            view.head.held = (!(is_last && ended)).then(|| Held { turn: turn.clone(), until, accepted_at });
+            writes.push(Write::Put(view.head_item()?, unchanged));
+            if !self.stores.wrote(writes).await? {
+                return Ok(None);
+            }
+            unchanged = view.head.unchanged();
+        }
         let verdict = if ended { Verdict::Ended } else { Verdict::Interrupted };
-        Ok(self.stores.wrote(writes).await?.then_some((verdict, view)))
+        Ok(Some((verdict, view)))
     }
 
     /// Notes that a late turn stays where it is; `by` is the turn that is visible in its stead, if it is another one.
@@ -357,15 +437,23 @@ impl DynamoRegions {
     }
 }
 
-/// The steps' bodies with their times; of a long turn, what is between its beginning and its end in one.
-fn shortened(steps: Vec<StoredStep>) -> Vec<(Timestamp, Body)> {
-    let mut bodies: Vec<(Timestamp, Body)> = steps.into_iter().map(|step| (step.time, step.body)).collect();
-    if bodies.len() > MOST_STEPS {
-        let last = bodies.len() - 1;
-        let middle: Vec<_> = bodies.drain(1..last).collect();
-        let time = middle.first().map_or(bodies[0].0, |(time, _)| *time);
-        let messages = middle.into_iter().flat_map(|(_, body)| body.messages).collect();
-        bodies.insert(1, (time, Body { messages, ..Body::default() }));
+/// The steps' bodies with their times, in parts that a transaction holds.
+fn batches(steps: Vec<StoredStep>) -> Result<Vec<Vec<(Timestamp, Body)>>, StoreError> {
+    let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for step in steps {
+        let size = to_json(&step.body)?.len();
+        if !batch.is_empty() && (batch.len() == MOST_STEPS || bytes + size > BYTES_PER_STEP) {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += size;
+        batch.push((step.time, step.body));
     }
-    bodies
+    batches.push(batch);
+    Ok(batches)
+}
+
+/// Where it is noted, in this region only, where the next look begins.
+fn look() -> Key {
+    Key { partition: "LOOK".to_owned(), sort: "-".to_owned() }
 }

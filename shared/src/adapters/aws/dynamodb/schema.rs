@@ -9,7 +9,7 @@
 //! | | `H!` | the transcripts of a deleted session that are still to be cleared |
 //! | | `H#epoch` | the head of one epoch: fence, holder, positions, chain's end |
 //! | | `M#transcript#epoch#seq#n` | a step: its messages, its audit rows, a turn's beginning or end |
-//! | | `P#transcript` | a transcript that a reset put away |
+//! | | `P#transcript#epoch` | a transcript that a reset put away |
 //! | `T#tenant#turn` | `epoch` | where a turn begins |
 //! | `I#tenant#principal#key` | `-` | an idempotency record |
 //! | `K#tenant` | `time#turn` | a parked turn |
@@ -20,6 +20,7 @@
 //! | `REGION` | `region#beat`, `region#flag` | a region's sign of life; whether it is in service |
 //! | `W#region` | a session's partition | a session that another region may have written to, too |
 //! | `SIGHT` | `-` | when a region was last out of sight from here, in `local` |
+//! | `LOOK` | `-` | where the next look at `W#` of this region begins, in `local` |
 //!
 //! Index [`LISTED`]: sessions by agent (`SA#`), audit rows by time (`A#`), jobs by state (`JS#`), tokens by tenant (`UT#`).
 //! Index [`DUE`]: sessions at work (`HELD#`), a region's pending jobs (`DUE#`). Index [`USER`]: sessions by end user (`SU#`).

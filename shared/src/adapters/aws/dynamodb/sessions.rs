@@ -84,7 +84,7 @@ impl DynamoStores {
     }
 
     /// The visible turn of the session that was accepted under the new one's key, although the key's record names another
-    /// one: two regions accepted the key, and of the record only the later version is left. Reads the whole transcript.
+    /// one: two regions accepted the key, and of the record only the later version is left. Reads whole transcripts.
     async fn accepted_under(&self, new: &NewTurn) -> Result<Option<TurnRecord>, StoreError> {
         let core = self.core.as_ref();
         let Some(idempotency) = &new.idempotency else { return Ok(None) };

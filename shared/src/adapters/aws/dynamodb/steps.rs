@@ -20,7 +20,7 @@ use serde_json::Value;
 const BYTES_PER_ITEM: usize = 300 * 1024;
 
 /// A transaction may have 4 MB.
-const BYTES_PER_STEP: usize = 3_500_000;
+pub(super) const BYTES_PER_STEP: usize = 3_500_000;
 
 /// Steps that are read at once.
 const PAGE: usize = 50;

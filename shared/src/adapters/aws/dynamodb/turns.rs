@@ -1,11 +1,11 @@
 //! Turns as they are found again: a pointer to where the turn begins, and the steps from there to its end.
 
-use super::answers;
 use super::attrs::{Draft, broken};
 use super::heads::{self, Segment, View};
 use super::keys::{self, StepAt};
 use super::steps::{Facts, Steps, StoredStep};
 use super::table::{Attr, Condition, Item, Query, Table};
+use super::{answers, pasts};
 use crate::error::StoreError;
 use crate::id::{PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
@@ -104,8 +104,8 @@ async fn visible<'p>(
         let segments = if view.head.id == pointer.id {
             view.head.segments()
         } else {
-            match core.get(&view.key_of(keys::past(&pointer.id))).await? {
-                Some(past) => heads::past_segments(&past)?,
+            match pasts::find(core, view, &pointer.id).await? {
+                Some(past) => past.segments(),
                 None => continue,
             }
         };
@@ -221,19 +221,25 @@ pub(super) async fn steps_of(
 /// What is visible of a session's turns.
 #[derive(Default)]
 pub(super) struct Accepted {
-    /// Turns of the present transcript.
+    /// Turns of its transcripts.
     pub(super) turns: Vec<TurnId>,
     /// Which of them was accepted under a principal's key.
     pub(super) keys: BTreeMap<(PrincipalId, String), TurnId>,
 }
 
-/// The turns of the present transcript; reads all of it.
+/// The turns of the present transcript and of those that were put away; reads all of them.
 pub(super) async fn accepted(core: &dyn Table, view: &View) -> Result<Accepted, StoreError> {
     let mut accepted = Accepted::default();
     let partition = keys::session_partition(&view.tenant, &view.key);
-    for segment in view.head.segments() {
-        let from = keys::steps_from(&view.head.id, segment.epoch, segment.after.saturating_add(1));
-        let to = keys::steps_through(&view.head.id, segment.epoch, segment.through.saturating_add(1));
+    let pasts = pasts::all(core, &view.tenant, &view.key).await?;
+    let mut parts: Vec<(&SessionId, Segment)> = Vec::new();
+    for past in view.put_away(&pasts) {
+        parts.extend(past.segments().into_iter().map(|segment| (&past.id, segment)));
+    }
+    parts.extend(view.head.segments().into_iter().map(|segment| (&view.head.id, segment)));
+    for (id, segment) in parts {
+        let from = keys::steps_from(id, segment.epoch, segment.after.saturating_add(1));
+        let to = keys::steps_through(id, segment.epoch, segment.through.saturating_add(1));
         let mut steps = Steps::oldest_first(core, partition.clone(), from, to);
         while let Some(step) = steps.next().await? {
             let Some(facts) = step.body.facts.filter(|_| step.at.n <= segment.n) else { continue };
