@@ -6,9 +6,10 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use harness::dynamo::{Dynamo, here};
 use harness::sqs::Sqs;
 use harness::stores::{at, tenant};
-use shared::adapters::aws::dynamodb::DynamoStores;
+use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
 use shared::adapters::aws::sqs::{Pointer, SqsJobQueue};
 use shared::agent::{RunOptions, RunRequest};
+use shared::error::StoreError;
 use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TurnId};
 use shared::job::{Delivery, JobQueue, NewJob, Outcome, Work};
 use shared::message::MessageBody;
@@ -19,6 +20,7 @@ const GRACE: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::ZERO;
 
 struct Lab {
+    core: Arc<DynamoTable>,
     rows: DynamoStores,
     jobs: SqsJobQueue,
     queue_url: String,
@@ -30,10 +32,11 @@ impl Lab {
     async fn new() -> Self {
         let (dynamo, server) = (Dynamo::shared(), Sqs::start());
         let (core, local) = dynamo.tables().await;
-        let rows = DynamoStores::new(Arc::new(core), Arc::new(local), here());
+        let core = Arc::new(core);
+        let rows = DynamoStores::new(core.clone(), Arc::new(local), here());
         let queue_url = server.queue().await;
         let jobs = SqsJobQueue::new(rows.clone(), server.client().config().clone(), &queue_url, GRACE);
-        Self { rows, jobs, queue_url, server, _dynamo: dynamo }
+        Self { core, rows, jobs, queue_url, server, _dynamo: dynamo }
     }
 
     async fn receive(&self, now: i64) -> Vec<Delivery> {
@@ -117,6 +120,33 @@ async fn a_message_that_comes_twice_delivers_once() {
     lab.jobs.settle(&first.receipt, &Outcome::Done, at(1_003)).await.expect("a settlement");
     assert_eq!(lab.jobs.deliver(&pointer("j"), at(40_000), at(70_000)).await.expect("an answer"), None);
     assert_eq!(lab.jobs.deliver(&pointer("unknown"), at(40_000), at(70_000)).await.expect("an answer"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_job_of_another_region_is_redriven_there_only() {
+    let lab = Lab::new().await;
+    assert!(lab.rows.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    let delivery = lab.jobs.deliver(&pointer("j"), at(1_001), at(31_000)).await.expect("an answer");
+    let dead = Outcome::Dead { reason: "bad".to_owned() };
+    lab.jobs.settle(&delivery.expect("a delivery").receipt, &dead, at(1_002)).await.expect("a settlement");
+    let elsewhere = SqsJobQueue::new(
+        DynamoStores::new(
+            lab.core.clone(),
+            lab.core.clone(),
+            Here { region: "ap-northeast-1".to_owned(), ordinal: 1, is_one_of_several: true },
+        ),
+        lab.server.client(),
+        lab.server.queue().await,
+        GRACE,
+    );
+    let refused = elsewhere.redrive(&tenant(), &JobId::new("j"), at(2_000)).await;
+    let Err(StoreError::Elsewhere { region }) = &refused else { panic!("{refused:?}") };
+    assert_eq!(region, "eu-central-1");
+    assert_eq!(ids(&lab.receive(100_000).await), [""; 0], "it stays dead");
+    lab.jobs.redrive(&tenant(), &JobId::new("j"), at(100_000)).await.expect("a redrive");
+    let again = lab.receive(100_001).await;
+    let Work::Turn(request) = &again[0].job.job.work;
+    assert!(!request.options.may_have_run);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

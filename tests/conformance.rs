@@ -160,6 +160,7 @@ suites! {
         an_older_receipt_is_fenced,
         a_receipt_settles_once,
         a_retry_comes_after_its_wait,
+        a_retry_that_was_no_attempt_is_not_counted,
         a_dead_job_waits_for_its_redrive,
         only_a_dead_job_is_redriven,
         jobs_are_listed_newest_first_and_filtered,

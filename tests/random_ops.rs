@@ -183,6 +183,7 @@ fn text<T: Debug>(answer: &Result<T, StoreError>) -> String {
         Err(StoreError::Fenced) => "fenced".to_owned(),
         Err(StoreError::NotFound) => "not found".to_owned(),
         Err(StoreError::TooLarge { .. }) => "too large".to_owned(),
+        Err(StoreError::Elsewhere { .. }) => "elsewhere".to_owned(),
         Err(StoreError::Broken(_)) => "broken".to_owned(),
         Err(StoreError::Unavailable(cause)) => unreachable!("a store on this machine is not there: {cause}"),
     }
@@ -309,10 +310,11 @@ impl World {
             Op::Settle { receipt, outcome } => {
                 let Some(receipt) = pick(&self.receipts, receipt) else { return Ok(()) };
                 let reason = self.fresh("reason");
+                let after = Duration::from_millis(20);
                 let outcome = match outcome {
                     0 => Outcome::Done,
                     1 => Outcome::Dead { reason },
-                    _ => Outcome::Retry { after: Duration::from_millis(20), reason },
+                    _ => Outcome::Retry { after, counts: outcome % 2 == 0, reason },
                 };
                 let _ = both!(stores, jobs.settle(&receipt, &outcome, now));
             }

@@ -57,7 +57,7 @@ pub struct Agent {
 pub struct TurnLimits {
     /// Most model calls.
     pub steps: u32,
-    /// Longest time from acceptance to reply.
+    /// Longest time that one process works on the turn: from its acceptance, or its resumption, to its reply.
     pub wall: Duration,
     /// Most tokens of all model calls, input and output.
     pub tokens: u64,

@@ -205,6 +205,12 @@ pub enum StoreError {
         /// The most in bytes.
         most: usize,
     },
+    /// It is another region's: ask there.
+    #[error("it belongs to the region {region}")]
+    Elsewhere {
+        /// Whose it is.
+        region: String,
+    },
     /// The store holds something that cannot be read, or refused what it should accept. A person must look.
     #[error("the store holds something unreadable")]
     Broken(#[source] Source),
@@ -225,8 +231,11 @@ impl From<StoreError> for Error {
                     .caused_by(source)
             }
             StoreError::TooLarge { bytes, most } => Self::invalid(format!(
-                "the message is too large to be stored: {bytes} bytes, at most {most}; send less at once"
+                "this is too large to be stored: {bytes} bytes, at most {most} at once; send or ask for less"
             )),
+            StoreError::Elsewhere { region } => {
+                Self::invalid(format!("it belongs to the region {region}: ask for it there"))
+            }
             StoreError::Broken(source) => Self::internal(source),
         }
     }

@@ -86,6 +86,8 @@ pub enum Outcome {
     Retry {
         /// From now.
         after: Duration,
+        /// Whether this delivery was an attempt. If it never came to one, it is not counted.
+        counts: bool,
         /// Why, for the operator.
         reason: String,
     },
@@ -128,7 +130,7 @@ pub trait JobQueue: Send + Sync {
     /// [`StoreError::Fenced`] if the job was delivered again, or settled.
     async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError>;
 
-    /// Ends a delivery.
+    /// Ends a delivery. [`Outcome::Retry`] that does not count takes the delivery back from the job's attempts.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] as with [`JobQueue::extend`].
@@ -140,6 +142,7 @@ pub trait JobQueue: Send + Sync {
     /// Delivers a dead job again, at once, with its attempts back to 0.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if there is no such dead job.
+    /// [`StoreError::NotFound`] if there is no such dead job; [`StoreError::Elsewhere`] if it is in the queue of another
+    /// region, which alone knows what ran there.
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError>;
 }

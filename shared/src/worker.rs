@@ -1,11 +1,11 @@
 //! The queue's worker: [`process`] runs one delivery and says how it ended, [`handle`] settles it; [`run`] is the loop
 //! around them, and [`sweep`] finishes turns that a crash interrupted.
 
-use crate::agent::{AgentInvoker, TurnEvent};
+use crate::agent::{AgentInvoker, RunRequest, TurnEvent};
 use crate::app::App;
 use crate::error::{Error, ErrorKind, JobVerdict, StoreError};
 use crate::job::{Delivery, Outcome, Work};
-use crate::session::TurnOutcome;
+use crate::session::{Turn, TurnOutcome};
 use futures::{FutureExt, StreamExt};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -27,8 +27,11 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 
 /// Runs one delivery to its end. Runs the work at most once at a time: a turn delivered twice is resumed or replayed.
 pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
-    let attempt = delivery.job.attempts;
+    let (attempt, max_attempts) = (delivery.job.attempts, app.config.turns.job_max_attempts);
     let Work::Turn(request) = &delivery.job.job.work;
+    if attempt > max_attempts {
+        return unsettled(app, request, max_attempts).await;
+    }
     let mut request = request.as_ref().clone();
     request.options.enqueued_at = Some(delivery.job.created_at);
     let error = match run_turn(app.agents.as_ref(), request).await {
@@ -43,7 +46,21 @@ pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
         Ok(TurnOutcome::Failed(failure)) => Error::from(failure),
         Err(error) => error,
     };
-    verdict(&error, attempt, app.config.turns.job_max_attempts)
+    verdict(&error, attempt, max_attempts)
+}
+
+/// What becomes of a job that was delivered as often as may be, without any of those deliveries being settled: whatever
+/// it does to its worker, it would do again.
+async fn unsettled(app: &App, request: &RunRequest, max_attempts: u32) -> Outcome {
+    let turn = app.stores.sessions.turn(&request.tenant, &request.turn).await;
+    if matches!(turn, Ok(Some(Turn { outcome: Some(TurnOutcome::Done(_)), .. }))) {
+        // Only its settlement was lost.
+        return Outcome::Done;
+    }
+    let reason = format!(
+        "given up after {max_attempts} attempts: each ended without a word, as if the worker had died over it"
+    );
+    Outcome::Dead { reason }
 }
 
 /// What becomes of a job that failed with `error` at its `attempt`-th delivery.
@@ -51,7 +68,7 @@ fn verdict(error: &Error, attempt: u32, max_attempts: u32) -> Outcome {
     let reason = format!("{}: {error}", error.kind.code());
     match error.kind.job_verdict() {
         JobVerdict::Dead => Outcome::Dead { reason },
-        // A busy session is nobody's failure: it does not use up attempts.
+        // A busy session is nobody's failure, and a turn that goes on elsewhere none at all: neither was an attempt.
         JobVerdict::Retry if attempt >= max_attempts && error.kind != ErrorKind::Conflict => {
             Outcome::Dead { reason: format!("given up after {attempt} attempts; the last: {reason}") }
         }
@@ -59,16 +76,14 @@ fn verdict(error: &Error, attempt: u32, max_attempts: u32) -> Outcome {
             let doubled = BACK_OFF.0.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
             Outcome::Retry {
                 after: doubled.min(BACK_OFF.1).max(error.retry_after.unwrap_or_default()),
+                counts: error.kind != ErrorKind::Conflict,
                 reason,
             }
         }
     }
 }
 
-async fn run_turn(
-    agents: &dyn AgentInvoker,
-    request: crate::agent::RunRequest,
-) -> Result<TurnOutcome, Error> {
+async fn run_turn(agents: &dyn AgentInvoker, request: RunRequest) -> Result<TurnOutcome, Error> {
     let mut events = agents.invoke(request).await?;
     while let Some(event) = events.next().await {
         if let TurnEvent::Ended { outcome } = event? {
@@ -259,6 +274,8 @@ mod tests {
         let wrong = Error::invalid("no");
         assert_eq!(verdict(&wrong, 1, 5), Outcome::Dead { reason: "invalid: no".to_owned() });
         let busy = Error::new(ErrorKind::Conflict, "busy");
-        assert!(matches!(verdict(&busy, 50, 5), Outcome::Retry { .. }));
+        assert!(matches!(verdict(&busy, 50, 5), Outcome::Retry { counts: false, .. }));
+        let failed = Error::new(ErrorKind::Upstream, "no answer");
+        assert!(matches!(verdict(&failed, 1, 5), Outcome::Retry { counts: true, .. }));
     }
 }

@@ -66,7 +66,7 @@ async fn find(stores: &Stores, id: &str) -> Job {
 async fn assert_fenced(stores: &Stores, receipt: &Receipt) {
     let extended = stores.jobs.extend(receipt, at(9_000)).await;
     assert!(matches!(extended, Err(StoreError::Fenced)), "{extended:?}");
-    let retry = Outcome::Retry { after: AT_ONCE, reason: "late".to_owned() };
+    let retry = Outcome::Retry { after: AT_ONCE, counts: true, reason: "late".to_owned() };
     for outcome in [Outcome::Done, retry, Outcome::Dead { reason: "late".to_owned() }] {
         let settled = stores.jobs.settle(receipt, &outcome, at(1)).await;
         assert!(matches!(settled, Err(StoreError::Fenced)), "{settled:?}");
@@ -144,7 +144,7 @@ pub(crate) async fn an_older_receipt_is_fenced(stores: &Stores) {
 }
 
 pub(crate) async fn a_receipt_settles_once(stores: &Stores) {
-    let retry = Outcome::Retry { after: AT_ONCE, reason: "busy".to_owned() };
+    let retry = Outcome::Retry { after: AT_ONCE, counts: true, reason: "busy".to_owned() };
     for (id, outcome) in
         [("a", Outcome::Done), ("b", retry), ("c", Outcome::Dead { reason: "bad".to_owned() })]
     {
@@ -163,7 +163,8 @@ pub(crate) async fn a_receipt_settles_once(stores: &Stores) {
 pub(crate) async fn a_retry_comes_after_its_wait(stores: &Stores) {
     enqueue(stores, "j", 10).await;
     let first = receive_one(stores, 20, 100).await;
-    let retry = Outcome::Retry { after: Duration::from_millis(500), reason: "the model was busy".to_owned() };
+    let (after, reason) = (Duration::from_millis(500), "the model was busy".to_owned());
+    let retry = Outcome::Retry { after, counts: true, reason };
     stores.jobs.settle(&first.receipt, &retry, at(50)).await.expect("a settlement");
     let waiting = Job {
         attempts: 1,
@@ -178,6 +179,18 @@ pub(crate) async fn a_retry_comes_after_its_wait(stores: &Stores) {
     stores.jobs.settle(&second.receipt, &Outcome::Done, at(560)).await.expect("a settlement");
     let ended = find(stores, "j").await;
     assert_eq!((ended.state, ended.attempts, ended.reason), (JobState::Done, 2, None));
+}
+
+pub(crate) async fn a_retry_that_was_no_attempt_is_not_counted(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    for (counts, expected) in [(false, 0), (true, 1), (false, 1), (true, 2)] {
+        let delivery = receive_one(stores, 20, 100).await;
+        assert_eq!(delivery.job.attempts, expected + u32::from(!counts), "{counts}");
+        let retry = Outcome::Retry { after: AT_ONCE, counts, reason: "busy".to_owned() };
+        stores.jobs.settle(&delivery.receipt, &retry, at(20)).await.expect("a settlement");
+        assert_fenced(stores, &delivery.receipt).await;
+        assert_eq!(find(stores, "j").await.attempts, expected);
+    }
 }
 
 pub(crate) async fn a_dead_job_waits_for_its_redrive(stores: &Stores) {

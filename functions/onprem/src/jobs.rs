@@ -125,6 +125,11 @@ async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result
                 "there is no dead job {shown}; see `reef jobs list --state dead`"
             )));
         }
+        Err(StoreError::Elsewhere { region }) => {
+            return Err(Fault::new(format!(
+                "the job {id} belongs to the region {region}: redrive it there, with AWS_REGION={region}"
+            )));
+        }
         Err(error) => return Err(error.into()),
     }
     if output.json {

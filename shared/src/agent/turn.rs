@@ -211,7 +211,8 @@ impl TurnRun {
         // If that fails, the turn goes on later.
         let _ = self.shared.parts.sessions.append(&self.lease, &Step::default(), now, now).await;
         let message = "the time of this process is over; the turn goes on in another one";
-        Halt::Lost(Error::new(ErrorKind::Unavailable, message).after(Duration::from_secs(1)))
+        // Not a failure: as with a lease that was lost, somebody else is at work on it from now on.
+        Halt::Lost(Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1)))
     }
 
     /// Stores the outcome and tells it.

@@ -89,7 +89,8 @@ impl JobQueue for Memory {
                 job.state = JobState::Done;
                 job.reason = None;
             }
-            Outcome::Retry { after, reason } => {
+            Outcome::Retry { after, counts, reason } => {
+                job.attempts = job.attempts.saturating_sub(u32::from(!counts));
                 job.visible_at = now + *after;
                 job.reason = Some(reason.clone());
             }

@@ -324,7 +324,8 @@ impl JobQueue for DynamoStores {
                     row.job.state = JobState::Done;
                     row.job.reason = None;
                 }
-                Outcome::Retry { after, reason } => {
+                Outcome::Retry { after, counts, reason } => {
+                    row.job.attempts = row.job.attempts.saturating_sub(u32::from(!counts));
                     row.job.visible_at = now + *after;
                     row.job.reason = Some(reason.clone());
                 }
@@ -380,6 +381,10 @@ impl JobQueue for DynamoStores {
         for _ in 0..TRIES {
             let dead = self.job(tenant, id).await?.filter(|row| row.job.state == JobState::Dead);
             let mut row = dead.ok_or(StoreError::NotFound)?;
+            // From here it could only go on as a turn that may have run already, and would park before a `once` tool.
+            if row.region != self.here.region {
+                return Err(StoreError::Elsewhere { region: row.region });
+            }
             row.job.state = JobState::Pending;
             row.job.attempts = 0;
             row.job.visible_at = now;

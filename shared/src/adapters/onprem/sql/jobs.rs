@@ -120,14 +120,17 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
 ) -> Result<(), SqlError> {
     let (state, visible_at, reason) = match outcome {
         Outcome::Done => (JobState::Done, None, None),
-        Outcome::Retry { after, reason } => (JobState::Pending, Some(now + *after), Some(reason)),
+        Outcome::Retry { after, reason, .. } => (JobState::Pending, Some(now + *after), Some(reason)),
         Outcome::Dead { reason } => (JobState::Dead, None, Some(reason)),
     };
+    // A job that was delivered has at least one.
+    let given_back = u64::from(matches!(outcome, Outcome::Retry { counts: false, .. }));
     // The token grows here, too: a receipt is good for one settlement.
     let settled = tx.execute(
-        "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), reason = $3, token = token + 1
-         WHERE tenant = $4 AND id = $5 AND token = $6 AND state = 'pending'",
-        args![state_name(state), visible_at, reason, &receipt.tenant, &receipt.job, receipt.token],
+        "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), reason = $3, token = token + 1,
+             attempts = attempts - $4
+         WHERE tenant = $5 AND id = $6 AND token = $7 AND state = 'pending'",
+        args![state_name(state), visible_at, reason, given_back, &receipt.tenant, &receipt.job, receipt.token],
     ).await?;
     fenced(settled)
 }
