@@ -135,7 +135,7 @@ async fn a_dead_job_of_another_region_is_redriven_there_only() {
             lab.core.clone(),
             Here { region: "ap-northeast-1".to_owned(), ordinal: 1, is_one_of_several: true },
         ),
-        lab.server.client(),
+        lab.server.client().config().clone(),
         lab.server.queue().await,
         GRACE,
     );
