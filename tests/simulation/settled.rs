@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::history::{Ask, Report, SESSIONS, Told, heal, key_of, pass, set_in_service};
 use super::model::marked;
-use super::regions::{Answer, NAMES, World};
+use super::regions::{Answer, NAMES, World, name};
 use super::tables::REGIONS;
 use shared::id::{SessionId, TenantId, TurnId};
 use shared::job::{JobFilter, JobState, Work};
@@ -48,6 +48,12 @@ pub(super) async fn survive(
     for region in &there {
         set_in_service(world, *first, *region, true).await;
     }
+    for region in &lost {
+        // Lost before its first sign of life was everywhere: that it is gone, an operator has to say.
+        if !is_known(world, &there, *region).await {
+            set_in_service(world, *first, *region, false).await;
+        }
+    }
     let mut report = rest(world, clients, &there).await;
     if report.is_empty() {
         let region = there[usize::try_from(dice.below(2)).expect("below 2") % there.len()];
@@ -57,6 +63,17 @@ pub(super) async fn survive(
         *line = format!("without {lost:?}: {line}");
     }
     report
+}
+
+/// Whether each of these regions has had a sign of life of that one.
+async fn is_known(world: &World, regions: &[usize], that: usize) -> bool {
+    for region in regions {
+        let known = world.at(*region).app.regions.expect("several regions").states().await.expect("regions");
+        if !known.iter().any(|state| state.region == name(that)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Mends everything and lets it come to rest. What does not is reported.
