@@ -138,3 +138,23 @@ fn a_transcript_that_was_put_away_after_its_session_moved_does_not_come_back() {
         Op::Reset { region: 1, session: 0 },
     ]);
 }
+
+/// Two homes that did not see each other both put the session's transcript away. Of one note about it, the old home's would
+/// have been left, and the turns that the new home had added could not be found any more.
+#[test]
+fn a_transcript_that_two_homes_put_away_keeps_what_the_later_home_added() {
+    holds(&[
+        Op::Chat { region: 0, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Partition { one: 0, other: 1 },
+        Op::Partition { one: 0, other: 2 },
+        Op::Advance { time: 5 },
+        Op::Chat { region: 1, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Reset { region: 1, session: 0 },
+        Op::Advance { time: 1 },
+        Op::Reset { region: 0, session: 0 },
+        Op::Advance { time: 1 },
+        Op::Heal,
+    ]);
+}

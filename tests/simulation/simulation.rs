@@ -15,7 +15,9 @@
 //!
 //! Not a failure, because no installation whose regions do not wait for each other can promise it:
 //!
-//! - While a region is lost, the last things that it wrote are missing elsewhere. They turn up when it returns.
+//! - While a region is lost, the last things that it wrote are missing elsewhere. They turn up when it returns. If the
+//!   last that it said of a session's home reached only one of the others, those two may send its turns to each other
+//!   and to nowhere until then; `simulate --without-lost` looks for that.
 //! - While two regions cannot see each other, two clients that ask with one key on both sides get two answers, and a
 //!   tool may run for each. One of the answers stays. The same hook sent to both sides is two requests, too.
 //! - A turn that goes on in another region may ask the model again for what it had been told.

@@ -151,7 +151,7 @@ mod tests {
     use crate::error::StoreError;
     use crate::id::{AgentId, PrincipalId, SessionId};
     use crate::message::MessageBody;
-    use crate::region::Reconciled;
+    use crate::region::{Reconciled, RegionState};
     use crate::session::Becomes;
     use futures::{StreamExt, stream};
     use std::sync::Mutex;
