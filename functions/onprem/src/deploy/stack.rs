@@ -58,12 +58,13 @@ impl Stack {
 
     /// What deploys it from the state that AWS told, or why nothing does.
     pub(super) fn deploy_from(&self, told: Result<String, String>) -> Result<Command, String> {
-        let state = match &told {
-            Ok(state) => state.trim(),
+        let state = match told {
+            Ok(state) => state,
             // The same sentence that the SAM CLI looks for: AWS has no better sign.
-            Err(problem) if problem.contains("does not exist") => UNFINISHED[0],
-            Err(problem) => return Err(problem.clone()),
+            Err(problem) if problem.contains("does not exist") => UNFINISHED[0].to_owned(),
+            Err(problem) => return Err(problem),
         };
+        let state = state.trim();
         if UNFINISHED.contains(&state) {
             let mut deploy = self.deploy.clone();
             deploy.arguments.insert(1, "--disable-rollback".to_owned());
