@@ -16,6 +16,8 @@ mod index;
 mod jobs;
 #[path = "conformance/limits.rs"]
 mod limits;
+#[path = "conformance/resumptions.rs"]
+mod resumptions;
 #[path = "conformance/sessions.rs"]
 mod sessions;
 #[path = "conformance/tokens.rs"]
@@ -136,6 +138,10 @@ suites! {
         of_many_who_take_over_one_resumes,
         windows_are_the_newest_messages_that_fit,
         everything_comes_back_as_it_was_stored,
+    }
+    resumptions {
+        resumptions_without_a_step_between_them_are_counted,
+        a_turn_that_runs_again_is_counted_anew,
     }
     index {
         sessions_are_listed_last_changed_first,

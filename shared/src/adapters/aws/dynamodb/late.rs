@@ -322,7 +322,7 @@ impl DynamoRegions {
         }
         view.head.updated_at = now;
         view.head.fence += 1;
-        view.head.held = (!ended).then(|| Held { turn: turn.clone(), until: now, accepted_at });
+        view.head.held = (!ended).then(|| Held { turn: turn.clone(), until: now, accepted_at, tries: 0 });
         writes.push(Write::Put(view.head_item()?, unchanged));
         let verdict = if ended { Verdict::Ended } else { Verdict::Interrupted };
         Ok(self.stores.wrote(writes).await?.then_some((verdict, view)))
