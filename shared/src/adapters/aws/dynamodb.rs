@@ -19,6 +19,7 @@ pub mod schema;
 mod sessions;
 mod steps;
 pub mod table;
+mod texts;
 mod tokens;
 mod turns;
 mod walk;

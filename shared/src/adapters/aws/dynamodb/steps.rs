@@ -20,7 +20,7 @@ use serde_json::Value;
 const BYTES_PER_ITEM: usize = 300 * 1024;
 
 /// A transaction may have 4 MB.
-const BYTES_PER_STEP: usize = 3_500_000;
+pub(super) const BYTES_PER_STEP: usize = 3_500_000;
 
 /// Steps that are read at once.
 const PAGE: usize = 50;
@@ -206,7 +206,7 @@ impl View {
 }
 
 /// A text in pieces that fit into items.
-fn pieces(text: &str) -> Vec<&str> {
+pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while rest.len() > BYTES_PER_ITEM {
