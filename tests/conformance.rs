@@ -16,6 +16,8 @@ mod index;
 mod jobs;
 #[path = "conformance/limits.rs"]
 mod limits;
+#[path = "conformance/resumptions.rs"]
+mod resumptions;
 #[path = "conformance/sessions.rs"]
 mod sessions;
 #[path = "conformance/tokens.rs"]
@@ -140,6 +142,10 @@ suites! {
         windows_are_the_newest_messages_that_fit,
         everything_comes_back_as_it_was_stored,
     }
+    resumptions {
+        resumptions_without_a_step_between_them_are_counted,
+        a_turn_that_runs_again_is_counted_anew,
+    }
     index {
         sessions_are_listed_last_changed_first,
         a_session_may_have_the_longest_name_of_any_characters,
@@ -157,6 +163,7 @@ suites! {
         due_jobs_come_longest_due_first_and_no_more_than_asked_for,
         a_delivered_job_is_hidden_until_its_delivery_ends,
         a_delivery_can_be_extended,
+        a_job_of_a_megabyte_stays_as_it_was_enqueued,
         an_older_receipt_is_fenced,
         a_receipt_settles_once,
         a_retry_comes_after_its_wait,
@@ -186,6 +193,7 @@ suites! {
         a_claimed_key_is_busy_until_its_claim_ends,
         a_claim_that_ran_out_can_be_claimed_again,
         an_answer_is_given_again,
+        an_answer_of_a_megabyte_is_given_again,
         the_first_answer_stays,
         a_key_with_another_body_is_a_mismatch,
         only_a_claimed_key_can_be_answered,

@@ -11,17 +11,21 @@ mod on_the_way;
 
 use harness::app::TestApp;
 use harness::dynamo::{Dynamo, here};
-use harness::stores::{at, done, keyed_turn, new_turn, run, start, stores_of, tenant};
+use harness::stores::{at, done, idempotency, keyed_turn, new_turn, run, start, stores_of, tenant};
 use serde_json::json;
 use shared::adapters::aws::dynamodb::table::{Key, Table};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
+use shared::agent::{RunOptions, RunRequest};
+use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{AgentId, SessionId, SessionKey, TurnId};
+use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TurnId};
+use shared::job::{NewJob, Outcome, Work};
 use shared::message::MessageBody;
 use shared::principal::Scope;
 use shared::session::{Begun, NewTurn, Step, Window};
 use std::sync::Arc;
+use std::time::Duration;
 
 struct Lab {
     core: DynamoTable,
@@ -149,6 +153,70 @@ async fn what_is_too_large_for_a_transaction_is_refused() {
     let refused = lab.stores.sessions.begin(&new, at(10), at(100)).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");
     assert_eq!(lab.stores.sessions.turn(&tenant(), &TurnId::new("t1")).await.expect("an answer"), None);
+}
+
+/// A job whose turn begins with this text.
+fn job(text: &str) -> NewJob {
+    let request = RunRequest {
+        turn: TurnId::new("t"),
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        agent: AgentId::new("mail"),
+        session: SessionKey::new("s"),
+        sticky: false,
+        idempotency: None,
+        input: vec![MessageBody::user_text(text)],
+        options: RunOptions::default(),
+    };
+    NewJob { id: JobId::new("j"), tenant: tenant(), work: Work::Turn(Box::new(request)) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_to_a_large_job_costs_as_much_as_if_it_were_small() {
+    let mut costs = Vec::new();
+    for text in ["short".to_owned(), "long, ü 日本 ".repeat(60_000)] {
+        let lab = Lab::new().await;
+        let queue = &lab.stores.jobs;
+        assert!(queue.enqueue(&job(&text), Duration::ZERO, at(10)).await.expect("an answer"));
+        let before = lab.core.consumed();
+        let delivery = queue.receive(1, at(20), at(100)).await.expect("a delivery").pop().expect("a job");
+        queue.extend(&delivery.receipt, at(200)).await.expect("an extension");
+        queue.settle(&delivery.receipt, &Outcome::Done, at(150)).await.expect("a settlement");
+        costs.push(between(before, lab.core.consumed()).written);
+        assert!(delivery.job.job == job(&text), "it comes as it was enqueued");
+    }
+    println!("delivered, extended and settled: {} write units, {} for a megabyte", costs[0], costs[1]);
+    assert!(costs[1] <= costs[0], "what it is to do is not written again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_or_an_answer_that_is_too_large_for_a_transaction_is_refused() {
+    let lab = Lab::new().await;
+    let text = "x".repeat(3_600_000);
+    let refused = lab.stores.jobs.enqueue(&job(&text), Duration::ZERO, at(10)).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");
+    let key = AnswerKey {
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        idempotency: idempotency("k", "f"),
+    };
+    lab.stores.answers.claim(&key, at(10), at(100)).await.expect("a claim");
+    let refused = lab.stores.answers.store(&key, &Answer::json(&text), at(20)).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");
+    let again = lab.stores.answers.claim(&key, at(30), at(100)).await.expect("a verdict");
+    assert_eq!(again, Claim::Busy { until: at(100) });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn background_work_is_accepted_up_to_what_a_transaction_takes() {
+    let lab = Lab::new().await;
+    let app = TestApp::with_stores(lab.stores.clone());
+    let token = app.token("00000000000000000000TOKEN1", &[Scope::Chat]).await;
+    for (bytes, expected) in [(1_000_000, 200), (3_600_000, 400)] {
+        let body = json!({"model": "main", "input": "x".repeat(bytes), "background": true});
+        let answer = app.post("/v1/responses", &token).json(&body).await;
+        assert_eq!(answer.status, expected, "{bytes}: {}", answer.text());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,9 @@
 //! The turn's contract: accepted once, journaled, answered once, whatever happens on the way.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "runner/unfinished.rs"]
+mod unfinished;
+
 use futures::StreamExt;
 use harness::lab::{Lab, ended};
 use harness::vendor::{Answer, Gate, Step, Stream};

@@ -115,7 +115,6 @@ fn a_key_whose_record_names_the_turn_that_lost_leads_to_the_one_that_is_visible(
     holds(&history);
 }
 
-<<<<<<< ours
 /// The store recorded a step, and its answer was lost: the turn recorded the step once more.
 #[test]
 fn a_step_that_was_recorded_without_an_answer_is_not_recorded_twice() {
@@ -158,15 +157,13 @@ fn a_transcript_that_two_homes_put_away_keeps_what_the_later_home_added() {
         Op::Advance { time: 1 },
         Op::Heal,
     ]);
-=======
+}
+
 /// An append was done, but its answer was lost; it was made again and doubled the step.
 #[test]
 fn a_step_whose_answer_was_lost_is_recorded_once() {
-    let history = [
-        Op::LoseAnswers { region: 1, every: 0 },
-        Op::Chat { region: 1, session: 1, key: None, kind: 3 },
-    ];
+    let history =
+        [Op::LoseAnswers { region: 1, every: 0 }, Op::Chat { region: 1, session: 1, key: None, kind: 3 }];
     holds_under(128..129, &history);
     holds(&history);
->>>>>>> theirs
 }

@@ -71,7 +71,7 @@ async fn everything_is_there_after_a_restart() {
         stores.sessions.begin(&keyed_turn("t4", "s", "k2"), at(200), at(300)).await.expect("a verdict");
     let lease = Lease { fence: held.fence + 1, until: at(300), ..held };
     let steps = before.1[3..].to_vec();
-    assert_eq!(resumed, Begun::Resumed { lease, steps });
+    assert_eq!(resumed, Begun::Resumed { lease, steps, tries: 1 });
     let claim = stores.answers.claim(&key, at(60), at(100)).await.expect("a verdict");
     assert_eq!(claim, Claim::Answered(answer));
     let decision = stores.limits.take("subject", limit, at(1_000)).await.expect("a decision");
@@ -223,7 +223,22 @@ fn many_processes_may_make_a_directory_at_once() {
     let versions: u32 = Connection::open(fresh.join("reef.sqlite"))
         .and_then(|database| database.query_row("SELECT COUNT(*) FROM schema_versions", [], |row| row.get(0)))
         .expect("a count");
-    assert_eq!(versions, 1);
+    assert_eq!(versions, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    let new = new_turn("t1", "s");
+    start(&stores, &new, 10, 100).await;
+    drop(stores);
+    let back = "ALTER TABLE sessions DROP COLUMN tries; DELETE FROM schema_versions WHERE number = 2";
+    raw(data.path()).execute_batch(back).expect("the schema of the first release");
+
+    let stores = open_sqlite(data.path());
+    let begun = stores.sessions.begin(&new, at(200), at(300)).await.expect("a verdict");
+    assert!(matches!(begun, Begun::Resumed { tries: 1, .. }), "{begun:?}");
 }
 
 #[test]
@@ -232,10 +247,10 @@ fn a_database_of_a_newer_release_is_refused_and_left_alone() {
     drop(Sqlite::open(data.path()).expect("a data directory"));
     raw(data.path()).execute("INSERT INTO schema_versions (number) VALUES (99)", []).expect("an insertion");
     let refused = Sqlite::open(data.path()).map(drop);
-    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 2, .. })), "{refused:?}");
     let message = refused.expect_err("refused").to_string();
     assert!(message.ends_with(
-        "has schema version 99, but this program knows only up to 1: start the release that wrote it, or a newer one"
+        "has schema version 99, but this program knows only up to 2: start the release that wrote it, or a newer one"
     ));
     // Nothing was left behind that keeps the newer release from writing.
     raw(data.path()).execute("DELETE FROM schema_versions WHERE number = 99", []).expect("a deletion");

@@ -126,6 +126,8 @@ pub enum Begun {
         lease: Lease,
         /// What the turn had recorded after its input, oldest first: continue behind it.
         steps: Vec<Message>,
+        /// How often it was resumed since it recorded its newest message, this time included.
+        tries: u32,
     },
     /// The same turn, finished before.
     Replayed(Box<Turn>),
@@ -339,7 +341,7 @@ pub trait SessionStore: Send + Sync {
     async fn begin(&self, turn: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError>;
 
     /// Journals a step and extends the lease to `until`, atomically; an empty step only extends. Returns the lease to
-    /// go on with.
+    /// go on with. A step with messages is progress: [`Begun::Resumed`] counts its tries anew.
     ///
     /// May be repeated after [`StoreError::Unavailable`]: if exactly the step's messages stand behind the lease's position
     /// already, it only extends. A step without messages leaves the position as it is, so its audit rows are written

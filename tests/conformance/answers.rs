@@ -5,7 +5,7 @@ use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
 use shared::id::{PrincipalId, TenantId};
-use shared::session::NewTurn;
+use shared::session::{Begun, NewTurn};
 use tokio::task::JoinSet;
 
 fn key(key: &str, fingerprint: &str) -> AnswerKey {
@@ -49,6 +49,20 @@ pub(crate) async fn an_answer_is_given_again(stores: &Stores) {
     store(stores, &key, body, 20).await.expect("a stored answer");
     assert_eq!(claim(stores, &key, 30, 200).await, Claim::Answered(answer(body)));
     assert_eq!(claim(stores, &key, 1_000_000, 2_000_000).await, Claim::Answered(answer(body)), "for good");
+}
+
+pub(crate) async fn an_answer_of_a_megabyte_is_given_again(stores: &Stores) {
+    let key = key("k", "f");
+    let body = "{\"日本語\": \"quote ' nul \0\"}".repeat(40_000);
+    claim(stores, &key, 10, 100).await;
+    store(stores, &key, &body, 20).await.expect("a stored answer");
+    store(stores, &key, "later", 25).await.expect("no harm");
+    assert!(claim(stores, &key, 30, 200).await == Claim::Answered(answer(&body)));
+    let other = AnswerKey { idempotency: idempotency("k", "g"), ..key.clone() };
+    assert_eq!(claim(stores, &other, 30, 200).await, Claim::Mismatch);
+    let turn = NewTurn { idempotency: Some(key.idempotency), ..new_turn("t", "s") };
+    let begun = stores.sessions.begin(&turn, at(40), at(140)).await.expect("a verdict");
+    assert_eq!(begun, Begun::Mismatch);
 }
 
 pub(crate) async fn the_first_answer_stays(stores: &Stores) {

@@ -131,6 +131,28 @@ pub(crate) async fn a_delivery_can_be_extended(stores: &Stores) {
     assert_eq!(find(stores, "j").await.state, JobState::Done);
 }
 
+pub(crate) async fn a_job_of_a_megabyte_stays_as_it_was_enqueued(stores: &Stores) {
+    let mut large = job("large");
+    let Work::Turn(request) = &mut large.work;
+    request.input = vec![MessageBody::user_text("a long story, 日本, ü ".repeat(45_000))];
+    assert!(stores.jobs.enqueue(&large, AT_ONCE, at(10)).await.expect("an answer"));
+    assert!(!stores.jobs.enqueue(&large, AT_ONCE, at(15)).await.expect("an answer"));
+    enqueue(stores, "small", 10).await;
+    let retry = Outcome::Retry { after: AT_ONCE, counts: true, reason: "busy".to_owned() };
+    for outcome in [retry, Outcome::Dead { reason: "bad".to_owned() }] {
+        let delivery = receive_one(stores, 20, 100).await;
+        assert!(delivery.job.job == large);
+        stores.jobs.extend(&delivery.receipt, at(200)).await.expect("an extension");
+        stores.jobs.settle(&delivery.receipt, &outcome, at(5)).await.expect("a settlement");
+    }
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    let listed = stores.jobs.list(&tenant(), &all).await.expect("a listing");
+    assert_eq!(listed.len(), 2);
+    assert!(listed[0].job == job("small") && listed[1].job == large);
+    stores.jobs.redrive(&tenant(), &JobId::new("large"), at(5)).await.expect("a redrive");
+    assert!(receive_one(stores, 30, 100).await.job.job == large);
+}
+
 pub(crate) async fn an_older_receipt_is_fenced(stores: &Stores) {
     enqueue(stores, "j", 10).await;
     let first = receive_one(stores, 20, 100).await;

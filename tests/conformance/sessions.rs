@@ -300,11 +300,11 @@ pub(crate) async fn an_interrupted_turn_is_resumed_behind_its_steps(stores: &Sto
         message(5, "t1", 30, MessageBody::assistant_text("step two")),
     ];
     let by_id = begin(stores, &new_turn("t1", "s"), 200, 300).await;
-    assert_eq!(by_id, Begun::Resumed { lease: lease.clone(), steps: steps.clone() });
+    assert_eq!(by_id, Begun::Resumed { lease: lease.clone(), steps: steps.clone(), tries: 1 });
     // Interrupted once more, and found by its key this time.
     let by_key = begin(stores, &keyed_turn("t2", "s", "k"), 400, 500).await;
     let lease = Lease { fence: 4, until: at(500), ..lease };
-    assert_eq!(by_key, Begun::Resumed { lease: lease.clone(), steps });
+    assert_eq!(by_key, Begun::Resumed { lease: lease.clone(), steps, tries: 2 });
     assert_eq!(load(stores, "s").await.seq, 5, "the input is not written again");
     assert_eq!(load(stores, "s").await.updated_at, at(30));
     assert_eq!(audit_rows(stores).await, rows);
@@ -320,7 +320,7 @@ pub(crate) async fn a_resumption_by_key_stays_on_the_first_session(stores: &Stor
     let first = start(stores, &keyed_turn("t1", "made for t1", "k"), 10, 100).await;
     let again = begin(stores, &keyed_turn("t2", "made for t2", "k"), 200, 300).await;
     let lease = Lease { fence: 2, until: at(300), ..first };
-    assert_eq!(again, Begun::Resumed { lease, steps: Vec::new() });
+    assert_eq!(again, Begun::Resumed { lease, steps: Vec::new(), tries: 1 });
     let unused = stores.sessions.load(&tenant(), &key("made for t2")).await.expect("an answer");
     assert_eq!(unused, None);
 }
@@ -413,7 +413,8 @@ pub(crate) async fn a_turn_that_runs_again_can_be_interrupted_and_resumed(stores
     let resumed = begin(stores, &keyed_turn("t3", "s", "k"), 200, 300).await;
     let lease = Lease { fence: 3, until: at(300), seq: 4, ..again };
     let steps = vec![message(4, "t1", 40, MessageBody::assistant_text("a second step"))];
-    assert_eq!(resumed, Begun::Resumed { lease, steps }, "steps from before its second input do not count");
+    let expected = Begun::Resumed { lease, steps, tries: 1 };
+    assert_eq!(resumed, expected, "steps from before its second input do not count");
 }
 
 pub(crate) async fn a_turn_that_failed_for_good_is_replayed(stores: &Stores) {

@@ -57,13 +57,18 @@ impl Lab {
         change(&mut config);
         let (memory, turns) = (Memory::new(), TaskTracker::new());
         let (clock, ids) = (Arc::new(ManualClock::default()), Arc::new(SequentialIds::default()));
-        let runner = runner(&config, &memory, &clock, &ids, &turns);
+        let runner = Runner::new(parts(&config, &memory, &clock, &ids, &turns));
         Self { memory, clock, vendor, runner, turns, workspace, config, ids }
     }
 
     /// Another process on the same stores.
     pub fn another_runner(&self) -> Runner {
-        runner(&self.config, &self.memory, &self.clock, &self.ids, &self.turns)
+        Runner::new(self.parts())
+    }
+
+    /// What a runner of another process works with.
+    pub fn parts(&self) -> RunnerParts {
+        parts(&self.config, &self.memory, &self.clock, &self.ids, &self.turns)
     }
 
     /// A request of one text on the session `agent:a:main`.
@@ -131,14 +136,14 @@ pub async fn ended(runner: &Runner, request: RunRequest) -> Result<TurnOutcome, 
     panic!("the events stopped without an end");
 }
 
-fn runner(
+fn parts(
     config: &Config,
     memory: &Memory,
     clock: &Arc<ManualClock>,
     ids: &Arc<SequentialIds>,
     turns: &TaskTracker,
-) -> Runner {
-    Runner::new(RunnerParts {
+) -> RunnerParts {
+    RunnerParts {
         config: Arc::new(config.clone()),
         sessions: Arc::new(memory.clone()),
         models: models::build(&config.providers).expect("a vendor"),
@@ -147,7 +152,7 @@ fn runner(
         ids: ids.clone(),
         metrics: Arc::new(Metrics::kept(Prometheus::default())),
         turns: turns.clone(),
-    })
+    }
 }
 
 fn config(vendor: &str, workspace: &std::path::Path) -> Config {

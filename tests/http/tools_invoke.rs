@@ -3,7 +3,13 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use harness::app::TestApp;
+use harness::stores::stores_of;
 use serde_json::{Value, json};
+use shared::adapters::memory::Memory;
+use shared::answer::{Answer, AnswerKey, AnswerStore, Claim};
+use shared::app::Stores;
+use shared::clock::Timestamp;
+use shared::error::StoreError;
 use shared::id::AgentId;
 use shared::principal::Scope;
 use shared::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
@@ -131,6 +137,45 @@ async fn a_refused_call_is_an_answer_too() {
     let again = app.post(PATH, &token).json(&body).await;
     assert_eq!((again.code(), again.header("idempotency-replayed")), (first.code(), "true"));
     assert_eq!(again.body, first.body);
+}
+
+/// Keeps no answer of more than 1,000 bytes.
+struct Small(Memory);
+
+#[async_trait]
+impl AnswerStore for Small {
+    async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
+        self.0.claim(key, now, until).await
+    }
+    async fn store(&self, key: &AnswerKey, answer: &Answer, now: Timestamp) -> Result<(), StoreError> {
+        match answer.body.len() {
+            bytes @ 1_001.. => Err(StoreError::TooLarge { bytes, most: 1_000 }),
+            _ => self.0.store(key, answer, now).await,
+        }
+    }
+    async fn release(&self, key: &AnswerKey) -> Result<(), StoreError> {
+        self.0.release(key).await
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_to_be_kept_is_refused_for_good() {
+    let memory = Memory::new();
+    let answers = Arc::new(Small(memory.clone()));
+    let app = TestApp::with_stores(Stores { answers, ..stores_of(&Arc::new(memory)) });
+    let token = app.token("a", &[Scope::Tools]).await;
+    std::fs::write(app.files.path().join("main/large.txt"), "much ".repeat(1_000)).expect("a file");
+    let mut body = json!({"tool": "read", "args": {"path": "large.txt"}});
+    assert_eq!(app.post(PATH, &token).json(&body).await.status, 200, "nothing is kept without a key");
+    body["idempotencyKey"] = "k".into();
+    let refused = (400, "invalid".to_owned());
+    assert_eq!(app.post(PATH, &token).json(&body).await.code(), refused);
+    let again = app.post(PATH, &token).json(&body).await;
+    assert_eq!(
+        (again.code(), again.header("idempotency-replayed")),
+        (refused, "true"),
+        "it is not done again"
+    );
 }
 
 #[tokio::test]

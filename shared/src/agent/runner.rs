@@ -34,6 +34,11 @@ use tokio_util::task::TaskTracker;
 /// First and longest pause between two looks at a session that another process holds.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// How often a turn is resumed without recording anything new. What comes from outside – a deployment, a machine that
+/// goes – hardly meets the same step so often; a step that is too much for its process ends it each time, takes others
+/// along, and costs a model call.
+const TRIES: u32 = 5;
+
 /// What a [`Runner`] works with.
 pub struct RunnerParts {
     /// The agents, and how turns are run.
@@ -247,7 +252,11 @@ impl Shared {
                     self.parts.metrics.session_turn_created(&new.channel, &request.options.trigger);
                     return Ok(Accepted::Run { lease, so_far: SoFar::Input(new.input) });
                 }
-                Begun::Resumed { lease, steps } => {
+                // Asked once more, the store gives the outcome.
+                Begun::Resumed { lease, tries, .. } if tries > TRIES => {
+                    self.give_up(&lease).await?;
+                }
+                Begun::Resumed { lease, steps, .. } => {
                     return Ok(Accepted::Run { lease, so_far: SoFar::Steps(steps) });
                 }
                 Begun::Replayed(turn) => return Ok(Accepted::Replay(turn)),
@@ -345,7 +354,8 @@ impl Shared {
         let now = self.now();
         let (lease, steps) =
             match self.parts.sessions.begin(&again, now, now + self.parts.config.turns.lease).await? {
-                Begun::Resumed { lease, steps } => (lease, steps),
+                Begun::Resumed { lease, tries, .. } if tries > TRIES => return self.give_up(&lease).await,
+                Begun::Resumed { lease, steps, .. } => (lease, steps),
                 Begun::Replayed(turn) => {
                     return turn.outcome.ok_or_else(|| Error::internal("a replayed turn has no outcome"));
                 }
@@ -353,7 +363,7 @@ impl Shared {
                 // ours, so there is nothing to run.
                 Begun::Started(lease) => {
                     let error = Error::new(ErrorKind::Unavailable, "the turn was interrupted; ask again");
-                    return TurnRun::refuse(self, &lease, error).await;
+                    return TurnRun::refuse(self, &lease, error, Vec::new()).await;
                 }
                 Begun::Busy { .. } | Begun::Orphaned(_) | Begun::Mismatch => {
                     return Err(busy("another process is at work on the session"));
@@ -362,11 +372,22 @@ impl Shared {
             };
         let Some(agent) = self.parts.config.agent(&again.agent).cloned() else {
             let error = Error::not_found(format!("the agent '{}' is no longer configured", again.agent));
-            return TurnRun::refuse(self, &lease, error).await;
+            return TurnRun::refuse(self, &lease, error, Vec::new()).await;
         };
         TurnRun::new(Arc::clone(self), agent, again.principal, options, lease, None)
             .complete(SoFar::Steps(steps))
             .await
+    }
+
+    /// Ends a turn that was resumed too often at the same step.
+    async fn give_up(self: &Arc<Self>, lease: &Lease) -> Result<TurnOutcome, Error> {
+        tracing::error!(target: "error", { turn.id = %lease.turn,
+            session.key = %lease.session,
+            tries = TRIES }, "a turn was given up: whoever resumed it got no further");
+        let row = self.audit(&PrincipalId::new("reef"), "turn.given_up", json!({"tries": TRIES}));
+        let message =
+            format!("the turn was given up: it was interrupted and resumed {TRIES} times and got no further");
+        TurnRun::refuse(self, lease, Error::new(ErrorKind::Internal, message), vec![row]).await
     }
 }
 

@@ -87,7 +87,11 @@ enum Halt {
 
 impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
-        Self::Lost(error.into())
+        match error {
+            // It would be as large for whoever resumed the turn.
+            StoreError::TooLarge { .. } => Self::Failed(error.into()),
+            _ => Self::Lost(error.into()),
+        }
     }
 }
 
@@ -134,9 +138,10 @@ impl TurnRun {
         shared: &Arc<Shared>,
         lease: &Lease,
         error: Error,
+        audit: Vec<NewAudit>,
     ) -> Result<TurnOutcome, Error> {
         let outcome = TurnOutcome::Failed(Failure::from(&error));
-        let last = Step { messages: vec![MessageBody::assistant_text(FAILED_NOTE)], audit: Vec::new() };
+        let last = Step { messages: vec![MessageBody::assistant_text(FAILED_NOTE)], audit };
         shared.parts.metrics.run_broken_off();
         shared.parts.sessions.commit(lease, &last, &outcome, shared.now()).await?;
         Ok(outcome)
@@ -237,18 +242,17 @@ impl TurnRun {
         });
         self.note("turn.committed", detail);
         let last = Step { messages: last, audit: std::mem::take(&mut self.audit) };
-        let sessions = Arc::clone(&self.shared.parts.sessions);
-        let committed = loop {
-            match sessions.commit(&self.lease, &last, &outcome, self.shared.now()).await {
-                Err(StoreError::Unavailable(cause)) => match self.pause_for_the_store().await {
-                    true => {}
-                    false => break Err(StoreError::Unavailable(cause)),
-                },
-                other => break other,
-            }
-        };
-        if let Err(error) = committed {
+        if let Err(error) = self.commit(&last, &outcome).await {
+            let is_too_large = matches!(error, StoreError::TooLarge { .. });
             let error = Error::from(error);
+            if is_too_large && !matches!(outcome, TurnOutcome::Failed(_)) {
+                // Resumed, it would come to the same end. What it did stays on record, less the end that it did not have.
+                self.audit = last.audit;
+                self.audit.pop();
+                let failed = TurnOutcome::Failed(Failure::from(&error));
+                let note = vec![MessageBody::assistant_text(FAILED_NOTE)];
+                return Box::pin(self.end(note, failed, started)).await;
+            }
             tracing::error!(target: "error", { turn.id = %self.lease.turn,
                 error = %error,
                 cause = error.cause() }, "a turn's end could not be stored; it is resumed when its lease has run out");
@@ -280,6 +284,20 @@ impl TurnRun {
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }, "turn ended");
         self.tell(Ok(TurnEvent::Ended { outcome: outcome.clone() }));
         Ok(outcome)
+    }
+
+    /// Commits, and tries again while the store cannot be reached and the lease runs.
+    async fn commit(&self, last: &Step, outcome: &TurnOutcome) -> Result<(), StoreError> {
+        loop {
+            match self.shared.parts.sessions.commit(&self.lease, last, outcome, self.shared.now()).await {
+                Err(StoreError::Unavailable(cause)) => {
+                    if !self.pause_for_the_store().await {
+                        return Err(StoreError::Unavailable(cause));
+                    }
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Model call, tool steps, model call … until there is a reply. Returns the messages that the commit appends.
@@ -676,7 +694,11 @@ impl TurnRun {
     async fn record(&mut self, messages: Vec<MessageBody>) -> Result<(), Halt> {
         let step = Step { messages, audit: std::mem::take(&mut self.audit) };
         let first = self.lease.seq + 1;
-        self.write(&step).await?;
+        if let Err(halt) = self.write(&step).await {
+            // A turn that ends here still tells what it did.
+            self.audit = step.audit;
+            return Err(halt);
+        }
         self.extend_transcript(first, step.messages);
         Ok(())
     }

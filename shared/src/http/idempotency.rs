@@ -7,7 +7,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::answer::{Answer, AnswerKey, Claim};
 use crate::audit::{chain_hash, hex};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, StoreError};
 use crate::session::Idempotency;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -160,7 +160,15 @@ pub(super) async fn once(
             error.to_answer()
         }
     };
-    answers.store(&key, &answer, clock.now()).await?;
+    if let Err(error) = answers.store(&key, &answer, clock.now()).await {
+        let is_too_large = matches!(error, StoreError::TooLarge { .. });
+        let error = ApiError::from(error);
+        if is_too_large {
+            // What was done is done: the key says so for good instead of doing it again when its claim has run out.
+            answers.store(&key, &error.to_answer(), clock.now()).await?;
+        }
+        return Err(error);
+    }
     Ok(to_response(answer))
 }
 

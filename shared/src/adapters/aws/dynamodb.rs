@@ -20,6 +20,7 @@ pub mod schema;
 mod sessions;
 mod steps;
 pub mod table;
+mod texts;
 mod tokens;
 mod turns;
 mod walk;
@@ -66,9 +67,9 @@ impl DynamoStores {
         wrote(self.core.as_ref(), writes).await
     }
 
-    /// As [`DynamoStores::wrote`], for one write: `false` only if somebody else was faster. See [`Table::write_once`].
-    async fn wrote_once(&self, write: Write) -> Result<bool, StoreError> {
-        answered(self.core.write_once(vec![write]).await)
+    /// As [`DynamoStores::wrote`], but `false` only if somebody else was faster. See [`Table::write_once`].
+    async fn wrote_once(&self, writes: Vec<Write>) -> Result<bool, StoreError> {
+        answered(self.core.write_once(writes).await)
     }
 }
 

@@ -75,10 +75,11 @@ impl SqsJobQueue {
     /// the first hundred wait for the next look.
     pub async fn resend_stranded(&self, now: Timestamp) -> Result<usize, StoreError> {
         let stranded = self.rows.due_jobs(now - self.grace, STRANDED_AT_ONCE).await?;
-        for job in &stranded {
-            self.send(&pointer_to(&job.job), Duration::ZERO).await?;
+        let count = stranded.len();
+        for (tenant, job) in stranded {
+            self.send(&Pointer { tenant, job }, Duration::ZERO).await?;
         }
-        Ok(stranded.len())
+        Ok(count)
     }
 
     /// Sends a message that comes after `delay`, or at the longest that SQS knows.

@@ -19,6 +19,8 @@ pub(super) struct Head {
     session: Session,
     /// Grows with each lease.
     fence: u64,
+    /// How often the holder was resumed since its newest message.
+    tries: u32,
     /// The newest hash of the present transcript's audit chain; empty before the first row.
     audit_hash: String,
     /// Transcripts before the last reset; they go when the session is deleted.
@@ -103,7 +105,8 @@ impl State {
         }
         holder.until = until;
         head.fence += 1;
-        let lease = head.lease(id, until);
+        head.tries += 1;
+        let (lease, tries) = (head.lease(id, until), head.tries);
         let steps = self
             .transcripts
             .get(&(tenant.clone(), lease.session_id.clone()))
@@ -112,7 +115,7 @@ impl State {
             .filter(|message| message.seq > input_through)
             .cloned()
             .collect();
-        Ok(Begun::Resumed { lease, steps })
+        Ok(Begun::Resumed { lease, steps, tries })
     }
 
     fn turn_record(&self, tenant: &TenantId, id: &TurnId) -> Result<&TurnRecord, StoreError> {
@@ -159,6 +162,9 @@ impl State {
     /// Appends messages and audit rows of a turn to its session.
     fn record(&mut self, tenant: &TenantId, key: &SessionKey, turn: &TurnId, step: &Step, now: Timestamp) {
         let Some(mut head) = self.sessions.remove(&(tenant.clone(), key.clone())) else { return };
+        if !step.messages.is_empty() {
+            head.tries = 0;
+        }
         let session = &mut head.session;
         let transcript = self.transcripts.entry((tenant.clone(), session.id.clone())).or_default();
         for body in &step.messages {
@@ -203,7 +209,7 @@ impl Head {
             summarised_through: 0,
             holder: None,
         };
-        Self { session, fence: 0, audit_hash: String::new(), past: Vec::new() }
+        Self { session, fence: 0, tries: 0, audit_hash: String::new(), past: Vec::new() }
     }
 
     fn lease(&self, turn: &TurnId, until: Timestamp) -> Lease {
@@ -279,6 +285,7 @@ impl SessionStore for Memory {
         state.record(tenant, &key, &id, &step, now);
         let head = state.head_mut(tenant, &key)?;
         head.fence += 1;
+        head.tries = 0;
         head.session.holder = Some(Holder { turn: id.clone(), until });
         let lease = head.lease(&id, until);
         // A turn that runs again keeps who asked first, and the key it was first accepted under, if any.

@@ -1,7 +1,8 @@
 //! [`AnswerStore`] on DynamoDB, and the idempotency records that it shares with turns.
 
-use super::attrs::{Draft, to_json};
+use super::attrs::{Draft, from_json, to_json};
 use super::table::{Attr, Condition, Item, Key, Table, Write};
+use super::texts::Text;
 use super::{DynamoStores, TRIES, contended, keys};
 use crate::answer::{Answer, AnswerKey, AnswerStore, Claim};
 use crate::clock::Timestamp;
@@ -21,7 +22,7 @@ pub(super) struct KeyRecord {
 #[derive(Debug)]
 pub(super) enum UsedBy {
     Turn(TurnId),
-    Answered(Answer),
+    Answered(Text),
     Claimed(Timestamp),
 }
 
@@ -29,7 +30,7 @@ impl KeyRecord {
     fn read(item: &Item) -> Result<Self, StoreError> {
         let used_by = if let Some(turn) = item.opt_text("turn")? {
             UsedBy::Turn(TurnId::new(turn))
-        } else if let Some(answer) = item.opt_json("answer")? {
+        } else if let Some(answer) = Text::read(item, "answer")? {
             UsedBy::Answered(answer)
         } else {
             UsedBy::Claimed(item.time("until")?)
@@ -112,7 +113,8 @@ impl AnswerStore for DynamoStores {
                 }
                 Some(KeyRecord { used_by: UsedBy::Turn(_), .. }) => return Ok(Claim::Mismatch),
                 Some(KeyRecord { used_by: UsedBy::Answered(answer), .. }) => {
-                    return Ok(Claim::Answered(answer));
+                    let answer = answer.whole(self.core.as_ref(), &key_of(key)).await?;
+                    return Ok(Claim::Answered(from_json(&answer)?));
                 }
                 Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) if until > now => {
                     return Ok(Claim::Busy { until });
@@ -122,7 +124,7 @@ impl AnswerStore for DynamoStores {
                 }
             };
             let claimed = draft(key).time("until", until).item();
-            if self.wrote_once(Write::Put(claimed, condition)).await? {
+            if self.wrote_once(vec![Write::Put(claimed, condition)]).await? {
                 return Ok(claim);
             }
         }
@@ -130,6 +132,7 @@ impl AnswerStore for DynamoStores {
     }
 
     async fn store(&self, key: &AnswerKey, answer: &Answer, _now: Timestamp) -> Result<(), StoreError> {
+        let (answer, beside) = Text::new(to_json(answer)?, &key_of(key), &self.here.region)?;
         for _ in 0..TRIES {
             let Some(record) = self.record(key).await? else { return Err(StoreError::NotFound) };
             if record.fingerprint != key.idempotency.fingerprint {
@@ -141,8 +144,9 @@ impl AnswerStore for DynamoStores {
                 UsedBy::Answered(_) => return Ok(()),
                 UsedBy::Claimed(until) => until,
             };
-            let answered = draft(key).text("answer", to_json(answer)?).item();
-            if self.wrote(vec![Write::Put(answered, still_claimed(until))]).await? {
+            let mut writes = vec![Write::Put(answer.put(draft(key), "answer").item(), still_claimed(until))];
+            writes.extend(beside.iter().cloned());
+            if self.wrote(writes).await? {
                 return Ok(());
             }
         }

@@ -51,6 +51,13 @@ impl Draft {
         self
     }
 
+    pub(super) fn opt_count(self, name: &str, count: Option<u32>) -> Self {
+        match count {
+            Some(count) => self.count(name, count.into()),
+            None => self,
+        }
+    }
+
     pub(super) fn int(mut self, name: &str, value: i64) -> Self {
         self.0.attrs.insert(name.to_owned(), Attr::Number(value));
         self

@@ -58,6 +58,8 @@ pub(super) struct Held {
     pub(super) until: Timestamp,
     /// When the turn was accepted.
     pub(super) accepted_at: Timestamp,
+    /// How often it was resumed since its newest message.
+    pub(super) tries: u32,
 }
 
 /// An earlier epoch's part of a transcript, as far as the region that took over knew it: what its old home wrote later
@@ -159,6 +161,7 @@ impl Head {
                 turn: TurnId::new(turn),
                 until: item.time("until")?,
                 accepted_at: item.time("accepted")?,
+                tries: item.opt_int("tries")?.unwrap_or_default().try_into().map_err(broken)?,
             }),
             None => None,
         };
@@ -354,6 +357,7 @@ impl View {
                 .text("turn", held.turn.as_str())
                 .time("until", held.until)
                 .time("accepted", held.accepted_at)
+                .opt_count("tries", (held.tries > 0).then_some(held.tries))
                 .text(DUE.partition, held_in(keys::shard(key.as_str())))
                 .text(DUE.sort, format!("{}#{tenant}#{turn}", keys::in_order(held.accepted_at)));
         }

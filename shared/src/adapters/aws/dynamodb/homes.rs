@@ -210,7 +210,8 @@ impl DynamoRegions {
         // While its lease runs the old home may still end the turn.
         let held = arrived.open.map(|(turn, accepted_at)| {
             let known = view.head.held.as_ref().filter(|held| held.turn == turn);
-            Held { until: known.map_or(now, |held| held.until), turn, accepted_at }
+            let (until, tries) = known.map_or((now, 0), |held| (held.until, held.tries));
+            Held { until, turn, accepted_at, tries }
         });
         let mut meta = view.meta.clone();
         meta.home.clone_from(&self.stores.here.region);

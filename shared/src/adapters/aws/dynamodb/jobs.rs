@@ -3,7 +3,8 @@
 use super::attrs::{Draft, broken, from_json, to_json};
 use super::keys::{self, SHARDS};
 use super::schema::{DUE, LISTED};
-use super::table::{Attr, Condition, Item, Write};
+use super::table::{Attr, Condition, Item, Key, Write};
+use super::texts::Text;
 use super::walk::Walk;
 use super::{DynamoStores, TRIES, contended, heads, turns};
 use crate::clock::Timestamp;
@@ -16,10 +17,21 @@ use std::time::Duration;
 /// Behind every sort key of an index.
 const END: &str = "g";
 
-/// A job with the token of its newest delivery. The token never goes back, and grows at each settlement, too.
+/// What moves of a job, with the token of its newest delivery. The token never goes back, and grows at each settlement,
+/// too. What the job is to do is written once.
 #[derive(Debug, Clone)]
 struct Row {
-    job: Job,
+    tenant: TenantId,
+    id: JobId,
+    /// The [`NewJob`] as JSON.
+    work: Text,
+    /// Another region may have run the turn.
+    may_have_run: bool,
+    state: JobState,
+    attempts: u32,
+    created_at: Timestamp,
+    visible_at: Timestamp,
+    reason: Option<String>,
     token: u64,
     /// Whose queue has it.
     region: String,
@@ -48,50 +60,57 @@ impl Row {
             "dead" => JobState::Dead,
             other => return Err(broken(format!("a job in state `{other}`"))),
         };
-        let job: NewJob = from_json(item.text("job")?)?;
-        let attempts = u32::try_from(item.count("attempts")?).map_err(broken)?;
+        let odd = || broken("a job in an odd partition or without work");
+        let (tenant, id) = keys::job_of(&item.key.partition).ok_or_else(odd)?;
         Ok(Self {
-            job: Job {
-                job,
-                state,
-                attempts,
-                created_at: item.time("created")?,
-                visible_at: item.time("visible")?,
-                reason: item.opt_text("reason")?.map(str::to_owned),
-            },
+            tenant,
+            id,
+            work: Text::read(item, "job")?.ok_or_else(odd)?,
+            may_have_run: item.opt_int("may_have_run")?.is_some(),
+            state,
+            attempts: u32::try_from(item.count("attempts")?).map_err(broken)?,
+            created_at: item.time("created")?,
+            visible_at: item.time("visible")?,
+            reason: item.opt_text("reason")?.map(str::to_owned),
             token: item.count("token")?,
             region: item.text("region")?.to_owned(),
         })
     }
 
-    fn item(&self) -> Result<Item, StoreError> {
-        let Self { job, token, region } = self;
-        let NewJob { id, tenant, .. } = &job.job;
-        let state = match job.state {
+    fn key(&self) -> Key {
+        keys::job(&self.tenant, &self.id)
+    }
+
+    fn item(&self) -> Item {
+        let state = match self.state {
             JobState::Pending => "pending",
             JobState::Done => "done",
             JobState::Dead => "dead",
         };
-        let created = keys::in_order(job.created_at);
-        let name = format!("{}#{}", keys::escape(tenant.as_str()), keys::escape(id.as_str()));
-        let mut draft = Draft::new(keys::job(tenant, id))
-            .text("job", to_json(&job.job)?)
+        let created = keys::in_order(self.created_at);
+        let name = format!("{}#{}", keys::escape(self.tenant.as_str()), keys::escape(self.id.as_str()));
+        let mut draft = self
+            .work
+            .put(Draft::new(self.key()), "job")
             .text("state", state)
-            .count("attempts", job.attempts.into())
-            .count("token", *token)
-            .text("region", region)
-            .time("created", job.created_at)
-            .time("visible", job.visible_at)
-            .opt_text("reason", job.reason.as_deref())
-            .text(LISTED.partition, listed_of(tenant, job.state))
+            .count("attempts", self.attempts.into())
+            .count("token", self.token)
+            .text("region", &self.region)
+            .time("created", self.created_at)
+            .time("visible", self.visible_at)
+            .opt_text("reason", self.reason.as_deref())
+            .text(LISTED.partition, listed_of(&self.tenant, self.state))
             .text(LISTED.sort, format!("{created}#{name}"));
-        if job.state == JobState::Pending {
-            let visible = keys::in_order(job.visible_at);
+        if self.may_have_run {
+            draft = draft.count("may_have_run", 1);
+        }
+        if self.state == JobState::Pending {
+            let visible = keys::in_order(self.visible_at);
             draft = draft
-                .text(DUE.partition, due_in(region, keys::shard(id.as_str())))
+                .text(DUE.partition, due_in(&self.region, keys::shard(self.id.as_str())))
                 .text(DUE.sort, format!("{visible}#{created}#{name}"));
         }
-        Ok(draft.item())
+        draft.item()
     }
 
     /// What must hold for no delivery or settlement to have come between.
@@ -99,28 +118,29 @@ impl Row {
         Condition::Is("token", super::attrs::number(self.token))
     }
 
-    /// Notes that another region may have run the turn.
-    fn may_have_run(&mut self) {
-        let Work::Turn(request) = &mut self.job.job.work;
-        request.options.may_have_run = true;
-    }
-
-    /// The same job, delivered until `until`.
-    fn delivered(&self, until: Timestamp) -> (Self, Delivery) {
-        let mut next = self.clone();
-        next.token += 1;
-        next.job.attempts += 1;
-        next.job.visible_at = until;
-        let receipt =
-            Receipt { tenant: next.job.job.tenant.clone(), job: next.job.job.id.clone(), token: next.token };
-        let delivery = Delivery { job: next.job.clone(), receipt };
-        (next, delivery)
+    /// As callers see it.
+    fn job(&self, mut job: NewJob) -> Job {
+        let Work::Turn(request) = &mut job.work;
+        request.options.may_have_run |= self.may_have_run;
+        Job {
+            job,
+            state: self.state,
+            attempts: self.attempts,
+            created_at: self.created_at,
+            visible_at: self.visible_at,
+            reason: self.reason.clone(),
+        }
     }
 }
 
 impl DynamoStores {
     async fn job(&self, tenant: &TenantId, id: &JobId) -> Result<Option<Row>, StoreError> {
         self.core.get(&keys::job(tenant, id)).await?.as_ref().map(Row::read).transpose()
+    }
+
+    /// What a job is to do.
+    async fn work(&self, row: &Row) -> Result<NewJob, StoreError> {
+        from_json(&row.work.whole(self.core.as_ref(), &row.key()).await?)
     }
 
     /// Changes a job as `change` says, which decides anew if somebody else was faster.
@@ -134,7 +154,7 @@ impl DynamoStores {
             let stored = self.job(tenant, id).await?;
             let unchanged = stored.as_ref().map_or(Condition::Absent, Row::unchanged);
             let next = change(stored)?;
-            if self.wrote(vec![Write::Put(next.item()?, unchanged)]).await? {
+            if self.wrote(vec![Write::Put(next.item(), unchanged)]).await? {
                 return Ok(());
             }
         }
@@ -153,22 +173,19 @@ impl DynamoStores {
             let mut last = None;
             while let Some(item) = walk.next().await? {
                 let row = Row::read(&item)?;
-                let place = (row.job.visible_at, row.job.created_at);
+                let place = (row.visible_at, row.created_at);
                 // All of the last one's time are looked at: their order among each other is that of their plain names.
                 if of_shard >= limit && last != Some(place) {
                     break;
                 }
-                if row.job.state == JobState::Pending && row.job.visible_at <= now {
+                if row.state == JobState::Pending && row.visible_at <= now {
                     due.push(row);
                     of_shard += 1;
                     last = Some(place);
                 }
             }
         }
-        let order = |row: &Row| {
-            let NewJob { id, tenant, .. } = &row.job.job;
-            (row.job.visible_at, row.job.created_at, tenant.clone(), id.clone())
-        };
+        let order = |row: &Row| (row.visible_at, row.created_at, row.tenant.clone(), row.id.clone());
         due.sort_by_cached_key(order);
         Ok(due)
     }
@@ -182,7 +199,7 @@ impl DynamoStores {
         until: Timestamp,
     ) -> Result<Option<Delivery>, StoreError> {
         let row = self.job(tenant, id).await?;
-        let is_due = |row: &Row| row.job.state == JobState::Pending && row.job.visible_at <= now;
+        let is_due = |row: &Row| row.state == JobState::Pending && row.visible_at <= now;
         match row.filter(is_due) {
             Some(row) => self.deliver_row(&row, until).await,
             None => Ok(None),
@@ -190,24 +207,27 @@ impl DynamoStores {
     }
 
     async fn deliver_row(&self, row: &Row, until: Timestamp) -> Result<Option<Delivery>, StoreError> {
-        let mut row = row.clone();
-        if row.region != self.here.region || self.began_elsewhere(&row).await? {
-            row.may_have_run();
-        }
-        let unchanged = row.unchanged();
-        let (mut next, delivery) = row.delivered(until);
+        let job = self.work(row).await?;
+        let mut next = row.clone();
+        next.may_have_run |= row.region != self.here.region || self.began_elsewhere(&job).await?;
         next.region.clone_from(&self.here.region);
-        let wrote = self.wrote_once(Write::Put(next.item()?, unchanged)).await?;
-        Ok(wrote.then_some(delivery))
+        next.token += 1;
+        next.attempts += 1;
+        next.visible_at = until;
+        let wrote = self.wrote_once(vec![Write::Put(next.item(), row.unchanged())]).await?;
+        Ok(wrote.then(|| {
+            let receipt = Receipt { tenant: next.tenant.clone(), job: next.id.clone(), token: next.token };
+            Delivery { job: next.job(job), receipt }
+        }))
     }
 
     /// Whether the job's turn was begun under another epoch than the session's present one, which need not know of it.
-    async fn began_elsewhere(&self, row: &Row) -> Result<bool, StoreError> {
+    async fn began_elsewhere(&self, job: &NewJob) -> Result<bool, StoreError> {
         if !self.here.is_one_of_several {
             return Ok(false);
         }
-        let (core, tenant) = (self.core.as_ref(), &row.job.job.tenant);
-        let Work::Turn(request) = &row.job.job.work;
+        let (core, tenant) = (self.core.as_ref(), &job.tenant);
+        let Work::Turn(request) = &job.work;
         let pointers = turns::pointers(core, tenant, &request.turn).await?;
         if pointers.is_empty() {
             return Ok(false);
@@ -225,11 +245,35 @@ impl DynamoStores {
     ) -> Result<(), StoreError> {
         for row in self.due(from, now, limit).await? {
             let mut next = row.clone();
-            next.may_have_run();
+            next.may_have_run = true;
             next.region.clone_from(&self.here.region);
             // A delivery that its old region knows of is no longer good.
             next.token += 1;
-            self.wrote(vec![Write::Put(next.item()?, row.unchanged())]).await?;
+            self.wrote(vec![Write::Put(next.item(), row.unchanged())]).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the newest jobs in this state, and perhaps a few more than `limit`.
+    async fn list_state(
+        &self,
+        tenant: &TenantId,
+        state: JobState,
+        limit: usize,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), StoreError> {
+        let (from, to) = ("0".to_owned(), END.to_owned());
+        let walk = Walk::new(self.core.as_ref(), listed_of(tenant, state), from, to, limit.min(100));
+        let mut walk = walk.of(LISTED).newest_first();
+        let (mut of_state, mut last) = (0, None);
+        while let Some(item) = walk.next().await? {
+            let row = Row::read(&item)?;
+            if of_state >= limit && last != Some(row.created_at) {
+                break;
+            }
+            last = Some(row.created_at);
+            of_state += 1;
+            rows.push(row);
         }
         Ok(())
     }
@@ -239,11 +283,9 @@ impl DynamoStores {
         &self,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Job>, StoreError> {
-        let mut due: Vec<Job> =
-            self.due(&self.here.region, now, limit).await?.into_iter().map(|row| row.job).collect();
-        due.truncate(limit);
-        Ok(due)
+    ) -> Result<Vec<(TenantId, JobId)>, StoreError> {
+        let due = self.due(&self.here.region, now, limit).await?;
+        Ok(due.into_iter().take(limit).map(|row| (row.tenant, row.id)).collect())
     }
 
     /// Until when a job is hidden, if it has not ended.
@@ -252,30 +294,38 @@ impl DynamoStores {
         tenant: &TenantId,
         id: &JobId,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let pending = self.job(tenant, id).await?.filter(|row| row.job.state == JobState::Pending);
-        Ok(pending.map(|row| row.job.visible_at))
+        let pending = self.job(tenant, id).await?.filter(|row| row.state == JobState::Pending);
+        Ok(pending.map(|row| row.visible_at))
     }
 }
 
 /// The job that a receipt still is good for.
 fn delivered(stored: Option<Row>, receipt: &Receipt) -> Result<Row, StoreError> {
-    let is_good = |row: &Row| row.token == receipt.token && row.job.state == JobState::Pending;
+    let is_good = |row: &Row| row.token == receipt.token && row.state == JobState::Pending;
     stored.filter(is_good).ok_or(StoreError::Fenced)
 }
 
 #[async_trait]
 impl JobQueue for DynamoStores {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
-        let job = Job {
-            job: job.clone(),
+        let text = to_json(job)?;
+        let (work, beside) = Text::new(text, &keys::job(&job.tenant, &job.id), &self.here.region)?;
+        let row = Row {
+            tenant: job.tenant.clone(),
+            id: job.id.clone(),
+            work,
+            may_have_run: false,
             state: JobState::Pending,
             attempts: 0,
             created_at: now,
             visible_at: now + delay,
             reason: None,
+            token: 0,
+            region: self.here.region.clone(),
         };
-        let row = Row { job, token: 0, region: self.here.region.clone() };
-        self.wrote_once(Write::Put(row.item()?, Condition::Absent)).await
+        let mut writes = vec![Write::Put(row.item(), Condition::Absent)];
+        writes.extend(beside);
+        self.wrote_once(writes).await
     }
 
     async fn receive(
@@ -309,7 +359,7 @@ impl JobQueue for DynamoStores {
     async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
         self.change_job(&receipt.tenant, &receipt.job, |stored| {
             let mut row = delivered(stored, receipt)?;
-            row.job.visible_at = until;
+            row.visible_at = until;
             Ok(row)
         })
         .await
@@ -321,17 +371,17 @@ impl JobQueue for DynamoStores {
             row.token += 1;
             match outcome {
                 Outcome::Done => {
-                    row.job.state = JobState::Done;
-                    row.job.reason = None;
+                    row.state = JobState::Done;
+                    row.reason = None;
                 }
                 Outcome::Retry { after, counts, reason } => {
-                    row.job.attempts = row.job.attempts.saturating_sub(u32::from(!counts));
-                    row.job.visible_at = now + *after;
-                    row.job.reason = Some(reason.clone());
+                    row.attempts = row.attempts.saturating_sub(u32::from(!counts));
+                    row.visible_at = now + *after;
+                    row.reason = Some(reason.clone());
                 }
                 Outcome::Dead { reason } => {
-                    row.job.state = JobState::Dead;
-                    row.job.reason = Some(reason.clone());
+                    row.state = JobState::Dead;
+                    row.reason = Some(reason.clone());
                 }
             }
             Ok(row)
@@ -343,54 +393,49 @@ impl JobQueue for DynamoStores {
         if filter.limit == 0 {
             return Ok(Vec::new());
         }
+        let is_wanted = |row: &Row| filter.state.is_none_or(|state| row.state == state);
+        let mut rows: Vec<Row> = Vec::new();
         if let Some(id) = &filter.id {
-            let job = self.job(tenant, id).await?;
-            return Ok(job
-                .map(|row| row.job)
-                .filter(|job| filter.state.is_none_or(|state| job.state == state))
-                .into_iter()
-                .collect());
-        }
-        let states = match filter.state {
-            Some(state) => vec![state],
-            None => vec![JobState::Pending, JobState::Done, JobState::Dead],
-        };
-        let mut jobs: Vec<Job> = Vec::new();
-        for state in states {
-            let (from, to) = ("0".to_owned(), END.to_owned());
-            let walk =
-                Walk::new(self.core.as_ref(), listed_of(tenant, state), from, to, filter.limit.min(100));
-            let mut walk = walk.of(LISTED).newest_first();
-            let (mut of_state, mut last) = (0, None);
-            while let Some(item) = walk.next().await? {
-                let Row { job, .. } = Row::read(&item)?;
-                if of_state >= filter.limit && last != Some(job.created_at) {
-                    break;
-                }
-                last = Some(job.created_at);
-                of_state += 1;
-                jobs.push(job);
+            rows.extend(self.job(tenant, id).await?.filter(is_wanted));
+        } else {
+            let states = match filter.state {
+                Some(state) => vec![state],
+                None => vec![JobState::Pending, JobState::Done, JobState::Dead],
+            };
+            for state in states {
+                self.list_state(tenant, state, filter.limit, &mut rows).await?;
             }
         }
-        jobs.sort_by(|a, b| (b.created_at, &b.job.id).cmp(&(a.created_at, &a.job.id)));
-        jobs.truncate(filter.limit);
+        rows.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        rows.truncate(filter.limit);
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            match self.work(&row).await {
+                Ok(job) => jobs.push(row.job(job)),
+                // One that has not arrived from another region is not there yet.
+                Err(StoreError::Unavailable(cause)) if row.region != self.here.region => {
+                    tracing::warn!(target: "error", { job.id = %row.id, cause = %cause }, "a job is not listed");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(jobs)
     }
 
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let dead = self.job(tenant, id).await?.filter(|row| row.job.state == JobState::Dead);
+            let dead = self.job(tenant, id).await?.filter(|row| row.state == JobState::Dead);
             let mut row = dead.ok_or(StoreError::NotFound)?;
             // From here it could only go on as a turn that may have run already, and would park before a `once` tool.
             if row.region != self.here.region {
                 return Err(StoreError::Elsewhere { region: row.region });
             }
-            row.job.state = JobState::Pending;
-            row.job.attempts = 0;
-            row.job.visible_at = now;
+            row.state = JobState::Pending;
+            row.attempts = 0;
+            row.visible_at = now;
             // The token stays, so the state is what a second redrive finds changed.
             let dead = Condition::Is("state", Attr::Text("dead".to_owned()));
-            if self.wrote(vec![Write::Put(row.item()?, dead)]).await? {
+            if self.wrote(vec![Write::Put(row.item(), dead)]).await? {
                 return Ok(());
             }
         }

@@ -205,6 +205,12 @@ pub(super) fn job(tenant: &TenantId, id: &JobId) -> Key {
     alone(format!("J#{}#{}", escape(tenant.as_str()), escape(id.as_str())))
 }
 
+/// The tenant and the job of a partition.
+pub(super) fn job_of(partition: &str) -> Option<(TenantId, JobId)> {
+    let (tenant, id) = partition.strip_prefix("J#")?.split_once('#')?;
+    Some((TenantId::new(unescape(tenant)?), JobId::new(unescape(id)?)))
+}
+
 /// A token.
 pub(super) fn token(id: &PrincipalId) -> Key {
     alone(format!("U#{}", escape(id.as_str())))

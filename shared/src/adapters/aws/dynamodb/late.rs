@@ -397,7 +397,8 @@ impl DynamoRegions {
             let is_last = batches.is_empty();
             let until = if is_last { now } else { now + self.lease };
             view.head.updated_at = now;
-            view.head.held = (!(is_last && ended)).then(|| Held { turn: turn.clone(), until, accepted_at });
+            view.head.held =
+                (!(is_last && ended)).then(|| Held { turn: turn.clone(), until, accepted_at, tries: 0 });
             writes.push(Write::Put(view.head_item()?, unchanged));
             if !self.stores.wrote(writes).await? {
                 return Ok(None);

@@ -122,12 +122,14 @@ impl DynamoStores {
             return Ok(Some(Begun::Busy { until: held.until, turn: turn.id }));
         }
         held.until = until;
+        held.tries += 1;
+        let tries = held.tries;
         view.head.fence += 1;
         view.head.n += 1;
-        if !self.wrote_once(Write::Put(view.head_item()?, unchanged)).await? {
+        if !self.wrote_once(vec![Write::Put(view.head_item()?, unchanged)]).await? {
             return Ok(None);
         }
-        Ok(Some(Begun::Resumed { lease: view.lease(&turn.id, until), steps }))
+        Ok(Some(Begun::Resumed { lease: view.lease(&turn.id, until), steps, tries }))
     }
 
     /// One try of [`SessionStore::begin`]; `None` if somebody else was faster.
@@ -219,7 +221,7 @@ impl DynamoStores {
         let audit = std::slice::from_ref(&new.audit);
         let (at, items) = view.record(NewStep { turn: &turn, body, audit, now })?;
         view.head.fence += 1;
-        view.head.held = Some(Held { turn: turn.clone(), until, accepted_at: now });
+        view.head.held = Some(Held { turn: turn.clone(), until, accepted_at: now, tries: 0 });
         writes.push(Write::Put(view.head_item()?, head_condition));
         writes.extend(appended(items));
         let pointer = Pointer { session: view.key.clone(), id: view.head.id.clone(), at, same_as: None };
@@ -324,6 +326,9 @@ impl SessionStore for DynamoStores {
             let (_, items) = view.record(NewStep { turn: &lease.turn, body, audit: &step.audit, now })?;
             if let Some(held) = &mut view.head.held {
                 held.until = until;
+                if !step.messages.is_empty() {
+                    held.tries = 0;
+                }
             }
             let mut writes = vec![Write::Put(view.head_item()?, unchanged)];
             writes.extend(appended(items));

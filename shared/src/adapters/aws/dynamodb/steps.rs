@@ -206,7 +206,7 @@ impl View {
 }
 
 /// A text in pieces that fit into items.
-fn pieces(text: &str) -> Vec<&str> {
+pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while rest.len() > BYTES_PER_ITEM {

@@ -9,8 +9,10 @@ pub(in crate::adapters::onprem) struct Migration {
 }
 
 /// The main database, oldest first, numbered from 1 without holes. A migration that was released never changes.
-pub(in crate::adapters::onprem) const MAIN: &[Migration] =
-    &[Migration { number: 1, sql: include_str!("../../../../migrations/0001_sessions_jobs_tokens.sql") }];
+pub(in crate::adapters::onprem) const MAIN: &[Migration] = &[
+    Migration { number: 1, sql: include_str!("../../../../migrations/0001_sessions_jobs_tokens.sql") },
+    Migration { number: 2, sql: include_str!("../../../../migrations/0002_tries.sql") },
+];
 
 /// The database of rate limits.
 pub(in crate::adapters::onprem) const LIMITS: &[Migration] =

@@ -102,12 +102,15 @@ struct Head {
     summarised_through: u64,
     fence: u64,
     holder: Option<Holder>,
+    /// How often the holder was resumed since its newest message.
+    tries: u32,
     updated_at: Timestamp,
     chain: ChainEnd,
 }
 
 const HEAD: Locking = locking!(
-    "SELECT id, agent_id, epoch, seq, summarised_through, fence, turn_id, lease_until, updated_at, audit_hash, audit_n
+    "SELECT id, agent_id, epoch, seq, summarised_through, fence, turn_id, lease_until, tries, updated_at,
+         audit_hash, audit_n
      FROM sessions WHERE tenant = $1 AND session_key = $2"
 );
 
@@ -128,6 +131,7 @@ fn read_head(row: &mut Row) -> Result<Head, SqlError> {
         summarised_through: row.count()?,
         fence: row.count()?,
         holder: read_holder(row)?,
+        tries: row.count()?,
         updated_at: row.time()?,
         chain: ChainEnd { hash: row.text()?, n: row.count()? },
     })
@@ -198,6 +202,7 @@ impl Head {
         now: Timestamp,
     ) -> Result<(), SqlError> {
         for message in &step.messages {
+            self.tries = 0;
             self.seq += 1;
             self.updated_at = now;
             self.summarised_through = message.summary_through.unwrap_or(self.summarised_through);
@@ -215,14 +220,15 @@ impl Head {
     async fn save<T: Tx>(&self, tx: &mut T, tenant: &TenantId, session: &SessionKey) -> Result<(), SqlError> {
         tx.execute(
             "UPDATE sessions SET seq = $1, summarised_through = $2, fence = $3, turn_id = $4, lease_until = $5,
-                 updated_at = $6, audit_hash = $7, audit_n = $8
-             WHERE tenant = $9 AND session_key = $10",
+                 tries = $6, updated_at = $7, audit_hash = $8, audit_n = $9
+             WHERE tenant = $10 AND session_key = $11",
             args![
                 self.seq,
                 self.summarised_through,
                 self.fence,
                 self.holder.as_ref().map(|holder| &holder.turn),
                 self.holder.as_ref().map(|holder| holder.until),
+                u64::from(self.tries),
                 self.updated_at,
                 &self.chain.hash,
                 self.chain.n,
@@ -381,8 +387,9 @@ async fn take_over<T: Tx>(
     let steps = read_all(steps, read_message)?;
     head.fence += 1;
     head.holder = Some(Holder { turn: id.clone(), until });
+    head.tries += 1;
     head.save(tx, &tenant, &session).await?;
-    Ok(Begun::Resumed { lease: head.lease(&tenant, &session, &id, until), steps })
+    Ok(Begun::Resumed { lease: head.lease(&tenant, &session, &id, until), steps, tries: head.tries })
 }
 
 /// [`crate::session::SessionStore::begin`].
@@ -428,6 +435,7 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
             summarised_through: 0,
             fence: 0,
             holder: None,
+            tries: 0,
             updated_at: now,
             chain: ChainEnd::default(),
         },
@@ -436,6 +444,7 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
     head.record(tx, &new.tenant, session, turn, &new.step, now).await?;
     head.fence += 1;
     head.holder = Some(Holder { turn: turn.clone(), until });
+    head.tries = 0;
     if is_new {
         head.insert(tx, new).await?;
     } else {

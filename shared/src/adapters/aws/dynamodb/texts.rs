@@ -1,0 +1,93 @@
+//! Texts that may be too large for the item that they belong to. A short one stands in the item itself; a long one in
+//! further items beside it, written once, in the transaction that first names them: whatever changes the item later
+//! leaves them alone.
+
+use super::attrs::Draft;
+use super::keys;
+use super::steps::{BYTES_PER_STEP, pieces};
+use super::table::{Condition, Item, Key, Query, Table, Write};
+use crate::error::StoreError;
+
+/// What an item holds itself. Each KB of it is paid for with every change of the item.
+const BYTES_INSIDE: usize = 4 * 1024;
+
+/// A text, as its item knows it.
+#[derive(Debug, Clone)]
+pub(super) enum Text {
+    /// It stands in the item.
+    Inside(String),
+    /// It stands in so many items beside.
+    Beside {
+        /// The region that wrote it. Two regions may write items of one name at the same time, and their pieces must not
+        /// get mixed.
+        by: String,
+        pieces: u64,
+    },
+}
+
+/// Where a piece of a text stands that belongs to the item with this key.
+fn beside(key: &Key, by: &str, piece: u64) -> Key {
+    Key { partition: key.partition.clone(), sort: format!("B#{}#{piece:03}", keys::escape(by)) }
+}
+
+impl Text {
+    /// A new text of the item with this key, and what is to be written along with the item.
+    pub(super) fn new(text: String, key: &Key, by: &str) -> Result<(Self, Vec<Write>), StoreError> {
+        if text.len() <= BYTES_INSIDE {
+            return Ok((Self::Inside(text), Vec::new()));
+        }
+        if text.len() > BYTES_PER_STEP {
+            return Err(StoreError::TooLarge { bytes: text.len(), most: BYTES_PER_STEP });
+        }
+        let pieces = (0_u64..).zip(pieces(&text));
+        let writes: Vec<Write> = pieces
+            .map(|(number, piece)| Draft::new(beside(key, by, number)).text("b", piece).item())
+            .map(|item| Write::Put(item, Condition::Always))
+            .collect();
+        Ok((Self::Beside { by: by.to_owned(), pieces: writes.len() as u64 }, writes))
+    }
+
+    /// The text that an item holds under this name, if it has one.
+    pub(super) fn read(item: &Item, name: &str) -> Result<Option<Self>, StoreError> {
+        Ok(match item.opt_text("by")? {
+            Some(by) => Some(Self::Beside { by: by.to_owned(), pieces: item.count("pieces")? }),
+            None => item.opt_text(name)?.map(|text| Self::Inside(text.to_owned())),
+        })
+    }
+
+    /// Adds it to its item, under this name.
+    pub(super) fn put(&self, draft: Draft, name: &str) -> Draft {
+        match self {
+            Self::Inside(text) => draft.text(name, text),
+            Self::Beside { by, pieces } => draft.text("by", by).count("pieces", *pieces),
+        }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while only part of it has arrived from the region that wrote it.
+    pub(super) async fn whole(&self, core: &dyn Table, key: &Key) -> Result<String, StoreError> {
+        let (by, pieces) = match self {
+            Self::Inside(text) => return Ok(text.clone()),
+            Self::Beside { by, pieces } => (by, *pieces),
+        };
+        let query = Query {
+            index: None,
+            partition: key.partition.clone(),
+            from: beside(key, by, 0).sort,
+            to: beside(key, by, pieces.saturating_sub(1)).sort,
+            newest_first: false,
+            limit: usize::try_from(pieces).unwrap_or(usize::MAX),
+        };
+        let found = core.query(&query).await?;
+        if (found.len() as u64) < pieces {
+            return Err(StoreError::Unavailable(format!("part of {} has not arrived", key.partition).into()));
+        }
+        let mut text = String::new();
+        for piece in &found {
+            text.push_str(piece.text("b")?);
+        }
+        Ok(text)
+    }
+}
