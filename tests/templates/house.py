@@ -95,6 +95,19 @@ def reported():
     return set(re.findall(r'\("(\w+)", "(?:Count|Milliseconds)", ', text))
 
 
+# The right that a store's write to an item takes, also as a part of a transaction.
+RIGHT_OF_WRITE = {"Put": "PutItem", "Delete": "DeleteItem", "Add": "UpdateItem", "Check": "ConditionCheckItem"}
+
+
+def written(*files):
+    """The rights that the writes take which these files of the stores make, or, if none is named, all but rate limits."""
+    # These only hand writes on.
+    passing = ("table", "dynamo_table")
+    names = files or [one.stem for one in SCHEMA.parent.glob("*.rs") if one.stem not in ("limits", *passing)]
+    text = "".join((SCHEMA.parent / f"{name}.rs").read_text() for name in names)
+    return {f"dynamodb:{right}" for kind, right in RIGHT_OF_WRITE.items() if re.search(rf"Write::{kind}\b", text)}
+
+
 def schema():
     """Keys, indexes and expiry of the tables as the stores know them."""
     text = SCHEMA.read_text()

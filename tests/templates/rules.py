@@ -5,7 +5,7 @@ import json
 import re
 
 from expand import NAMES, REGIONS, ROOT, Resolver, expand
-from house import EVERYTHING, SCHEMA, House, alarm_dimensions, listed, overrides, reported, schema, statements
+from house import EVERYTHING, SCHEMA, House, alarm_dimensions, listed, overrides, reported, schema, statements, written
 
 RULES = []
 
@@ -301,13 +301,13 @@ def rights(house, function):
 
 @rule
 def a_function_may_do_what_its_code_does(house):
-    items = {f"dynamodb:{one}" for one in ("DeleteItem", "GetItem", "PutItem", "Query")}
+    items = {"dynamodb:GetItem", "dynamodb:Query", *written()}
     files = {
         "<FilesBucket.Arn>": {"s3:ListBucket"},
         "<FilesBucket.Arn>/agents/*": {"s3:GetObject", "s3:PutObject"},
     }
     log = {"logs:CreateLogStream", "logs:PutLogEvents"}
-    counting = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
+    counting = {"dynamodb:GetItem", *written("limits")}
     receiving = {f"sqs:{one}" for one in ("DeleteMessage", "GetQueueAttributes", "ReceiveMessage", "SendMessage")}
     wanted = {
         "gateway": {
@@ -476,10 +476,14 @@ def what_changes_a_function_reaches_its_alias(house):
         if len(version["Properties"].get("Description", "")) > LONGEST_DESCRIPTION:
             yield f"{key} has a description that is too long"
     changes = {"the layer's content": published(house, layer="changed.zip")}
+    mine = [house.templates["region"]["Globals"], *(house.templates["region"]["Resources"][key] for key in [*before, "AgentsLayer"])]
+    named = set(re.findall(r"\w+", json.dumps(mine)))
     for key, one in house.templates["region"]["Parameters"].items():
         here = str(EVERYTHING["region"].get(key, one["Default"]))
         others = [str(value) for value in one.get("AllowedValues", [OTHER_VALUES.get(key)])]
-        changes[key] = published(house, {key: next(value for value in others if value != here)})
+        # What no function and no version names needs no expansion.
+        if key in named:
+            changes[key] = published(house, {key: next(value for value in others if value != here)})
     changed = House(copy.deepcopy(house.templates))
     changed.templates["region"]["Globals"]["Function"]["Timeout"] -= 1
     changes["the time-out"] = published(changed)
