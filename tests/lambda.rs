@@ -3,13 +3,15 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
+#[path = "lambda/regions.rs"]
+mod regions;
+
 use futures::StreamExt;
 use harness::app::TestApp;
 use harness::client::Client;
 use harness::clients::{self, Target};
 use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
-use harness::lambda::front::Front;
-use harness::lambda::{Part as Piece, in_region};
+use harness::lambda::Part as Piece;
 use harness::vendor::{Gate, Step, Stream, Vendor};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -22,7 +24,6 @@ use shared::job::{JobFilter, JobState, NewJob, Work};
 use shared::limit::Limit;
 use shared::message::{MessageBody, Part};
 use shared::principal::Scope;
-use shared::region::Regions;
 use shared::session::{TurnOutcome, Window};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -324,45 +325,6 @@ async fn an_answer_ends_only_when_nothing_of_it_is_at_work_and_says_meanwhile_th
     assert_eq!([next().await.as_deref(), next().await.as_deref()], [Some("\n"), Some("\n")]);
     gate.notify_one();
     assert_eq!(next().await, None);
-}
-
-#[tokio::test]
-async fn a_turn_runs_in_its_sessions_region_wherever_it_is_asked_for_until_that_region_is_evacuated() {
-    const THERE: &str = "us-east-1";
-    let deployment = Deployment::start_in(PROGRAMS, &echoing(), &["eu-central-1", THERE]).await;
-    let platform = &deployment.platform;
-    let token = deployment.admin().await;
-    let there = Front::start(platform, &in_region("gateway", THERE)).await;
-    let (here, there) = (Client::new(deployment.front.url(), &token), Client::new(there.url(), &token));
-    // Each region gives a sign of life.
-    let schedule =
-        json!({"source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {}}).to_string();
-    for worker in [QUEUE_WORKER.to_owned(), in_region(QUEUE_WORKER, THERE)] {
-        platform.answer(&worker, schedule.clone()).await.expect("an answer");
-    }
-    let ask = async |client: &Client, text: &str| {
-        let headers = [("x-openclaw-session-key", "one")];
-        let answer = client.post(CHAT, &headers, &question(text, false)).await.expect("an answer");
-        answer.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
-    };
-    let instances =
-        || [platform.instances(AGENT_INVOKE), platform.instances(&in_region(AGENT_INVOKE, THERE))];
-    let ready = async |client: &Client| client.get("/readyz").await.expect("an answer").status.as_u16();
-
-    assert_eq!(ask(&here, "first").await, "You said: first", "{}", deployment.unusual());
-    assert_eq!(ask(&there, "second").await, "You said: second", "{}", deployment.unusual());
-    assert_eq!(instances(), [1, 0], "the second turn was not forwarded");
-
-    deployment
-        .regions
-        .set_in_service(&"eu-central-1".into(), false, SystemClock.now())
-        .await
-        .expect("a region");
-    assert_eq!([ready(&here).await, ready(&there).await], [503, 200]);
-    assert_eq!(ask(&there, "third").await, "You said: third", "{}", deployment.unusual());
-    assert_eq!(instances(), [1, 1], "the session was not taken over");
-    let session = there.get("/v1/sessions").await.expect("an answer").json();
-    assert_eq!(session["data"][0]["messages"], 6, "{session}");
 }
 
 /// A job whose turn is on a session of its own; one in twenty is for an agent that does not exist.

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{MessageBody, ToolCall};
 use crate::model::{ModelRef, Sampling, ToolChoice};
-use crate::session::{Idempotency, TurnOutcome};
+use crate::session::{Idempotency, Session, SessionChange, TurnOutcome};
 use crate::tool::ToolSpec;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -194,4 +194,13 @@ pub trait AgentInvoker: Send + Sync {
     /// # Errors
     /// It could not be taken over: held by another process, or the store is unavailable.
     async fn resume(&self, tenant: &TenantId, turn: &TurnId) -> Result<TurnOutcome, Error>;
+
+    /// Has a session changed by the region that is its home, and returns it as [`crate::app::App::change`] does; `None` if
+    /// it is at home here, and the caller is to change it.
+    ///
+    /// # Errors
+    /// Those of [`crate::app::App::change`]; [`crate::error::ErrorKind::Unavailable`] if it is not known what was done.
+    async fn change(&self, _: &SessionChange) -> Result<Option<Session>, Error> {
+        Ok(None)
+    }
 }

@@ -5,14 +5,14 @@ use crate::answer::AnswerStore;
 use crate::audit::AuditLog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::{IdSource, SessionKey, TenantId};
 use crate::job::JobQueue;
 use crate::limit::RateLimiter;
 use crate::metrics::Metrics;
 use crate::principal::TokenStore;
 use crate::region::Regions;
-use crate::session::{SessionIndex, SessionStore};
+use crate::session::{Becomes, Session, SessionChange, SessionIndex, SessionStore};
 use crate::tool::Tool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,6 +81,49 @@ impl App {
             }
             Err(_) => false,
         }
+    }
+
+    /// Resets or deletes a session, in the region that is its home. Returns it as it is now; a deleted one, as it was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while a turn holds the session or was interrupted on it, or if
+    /// its transcript is a newer one than the caller knows; those of the store, and of the way to the home.
+    pub async fn change(&self, change: &SessionChange) -> Result<Session, Error> {
+        // With one region the agents' process need not be asked: the home is here.
+        if self.regions.is_some()
+            && let Some(session) = self.agents.change(change).await?
+        {
+            return Ok(session);
+        }
+        self.change_here(change).await
+    }
+
+    /// As [`App::change`], for a session that is at home here.
+    ///
+    /// # Errors
+    /// As there; [`ErrorKind::Unavailable`] if its home is another region.
+    pub async fn change_here(&self, change: &SessionChange) -> Result<Session, Error> {
+        let SessionChange { tenant, session, from, to } = change;
+        let missing = || Error::not_found("there is no such session");
+        let conflict = |message| Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1));
+        let found = self.stores.sessions.load(tenant, session).await?.ok_or_else(missing)?;
+        if matches!(to, Becomes::Empty(id) if *id == found.id) {
+            // Done before, and nobody heard that it was.
+            return Ok(found);
+        }
+        if found.id != *from {
+            return Err(conflict("the session was reset or made anew meanwhile; try again"));
+        }
+        let index = &self.stores.index;
+        let done = match to {
+            Becomes::Empty(id) => index.reset(tenant, session, id, self.clock.now()).await,
+            Becomes::Nothing => index.delete(tenant, session).await.map(|()| found),
+        };
+        done.map_err(|error| match error {
+            StoreError::Fenced => conflict("a turn is at work on the session; try again when it has ended"),
+            StoreError::NotFound => missing(),
+            other => other.into(),
+        })
     }
 
     /// Whether this region is in service; `true` where there is only one, and if that cannot be found out.

@@ -263,6 +263,29 @@ pub struct Turn {
     pub outcome: Option<TurnOutcome>,
 }
 
+/// What a session is to become as a whole. Asking for it again does nothing twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionChange {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// Which session.
+    pub session: SessionKey,
+    /// The transcript that whoever asks takes for the present one. A newer one, not yet known there, is left alone.
+    pub from: SessionId,
+    /// What.
+    pub to: Becomes,
+}
+
+/// What becomes of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Becomes {
+    /// It is reset: an empty transcript under this id, always the same for one request.
+    Empty(SessionId),
+    /// It is deleted.
+    Nothing,
+}
+
 /// Which part of a transcript: the newest messages that fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {

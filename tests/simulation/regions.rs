@@ -28,7 +28,7 @@ use shared::metrics::Metrics;
 use shared::model::ModelProvider;
 use shared::principal::{Scope, Token, secret_sha256};
 use shared::region::Regions;
-use shared::session::TurnOutcome;
+use shared::session::{Session, SessionChange, TurnOutcome};
 use shared::worker;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -373,6 +373,13 @@ impl AgentInvoker for Peer {
 
     async fn resume(&self, _: &TenantId, _: &TurnId) -> Result<TurnOutcome, Error> {
         Err(Error::not_found("a region resumes its own turns only"))
+    }
+
+    async fn change(&self, change: &SessionChange) -> Result<Option<Session>, Error> {
+        self.life.goes_on().await;
+        let (world, process) = self.reached()?;
+        let done = process.life.during(process.app.change_here(change)).await.ok_or_else(broken_off)?;
+        if world.tables.is_linked(self.from, self.to) { done.map(Some) } else { Err(broken_off()) }
     }
 }
 

@@ -1,5 +1,5 @@
-//! [`HomeInvoker`]: sends each turn to the region that writes its session, and makes this one the home of sessions whose
-//! home is gone.
+//! [`HomeInvoker`]: sends each turn, reset and deletion to the region that writes the session, and makes this one the home
+//! of sessions whose home is gone.
 //!
 //! A region that cannot be reached is not gone: its turns may be at work. So forwarding that fails is an error for the
 //! caller to try again, never a reason to run the turn here.
@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::id::{RegionId, SessionKey, TenantId, TurnId};
 use crate::region::{Home, RegionState, Regions};
-use crate::session::{SessionStore, TurnOutcome};
+use crate::session::{Session, SessionChange, SessionStore, TurnOutcome};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -129,6 +129,13 @@ impl AgentInvoker for HomeInvoker {
             Way::To(home) => Err(elsewhere(&home)),
         }
     }
+
+    async fn change(&self, change: &SessionChange) -> Result<Option<Session>, Error> {
+        match self.way(&change.tenant, &change.session).await? {
+            Way::Here(_) => Ok(None),
+            Way::To(home) => self.invoker(&home.region)?.change(change).await,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -138,9 +145,10 @@ mod tests {
     use crate::agent::{RunOptions, TurnEvent};
     use crate::clock::Timestamp;
     use crate::error::StoreError;
-    use crate::id::{AgentId, PrincipalId};
+    use crate::id::{AgentId, PrincipalId, SessionId};
     use crate::message::MessageBody;
     use crate::region::Reconciled;
+    use crate::session::Becomes;
     use futures::{StreamExt, stream};
     use std::sync::Mutex;
 
@@ -217,6 +225,11 @@ mod tests {
         async fn resume(&self, _: &TenantId, _: &TurnId) -> Result<TurnOutcome, Error> {
             Err(Error::not_found("no such turn"))
         }
+
+        async fn change(&self, _: &SessionChange) -> Result<Option<Session>, Error> {
+            self.asked.lock().unwrap().push(false);
+            Err(Error::not_found("there is no such session"))
+        }
     }
 
     struct Stage {
@@ -277,6 +290,25 @@ mod tests {
         assert_eq!(asked(None).await, (vec![false], vec![], None));
         assert_eq!(asked(Some("here")).await, (vec![false], vec![], None));
         assert_eq!(asked(Some("there")).await, (vec![], vec![false], None));
+    }
+
+    #[tokio::test]
+    async fn a_session_is_changed_by_its_home_and_here_only_if_that_is_gone() {
+        let change = SessionChange {
+            tenant: TenantId::single(),
+            session: SessionKey::new("s"),
+            from: SessionId::new("old"),
+            to: Becomes::Nothing,
+        };
+        let asked = async |at, silent_for| {
+            let stage = stage(at, silent_for, |_| {}, true);
+            let heard = stage.home.change(&change).await.map_err(|error| error.kind);
+            assert!(stage.local.asked.lock().unwrap().is_empty());
+            heard
+        };
+        assert_eq!(asked(Some("here"), 0).await, Ok(None));
+        assert_eq!(asked(Some("there"), 150).await, Err(ErrorKind::NotFound));
+        assert_eq!(asked(Some("there"), 151).await, Ok(None));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use super::{RunRequest, TurnEvent};
 use crate::id::{TenantId, TurnId};
-use crate::session::Failure;
+use crate::session::{Failure, Session, SessionChange};
 use serde::{Deserialize, Serialize};
 
 /// What is asked.
@@ -19,6 +19,8 @@ pub enum Ask {
         /// Which.
         turn: TurnId,
     },
+    /// To reset or delete a session that is at home there: answered by [`Line::Session`].
+    Change(SessionChange),
     /// How the process is: answered by [`Line::Ready`].
     Check(Check),
 }
@@ -46,6 +48,11 @@ pub enum Line {
     Ready {
         /// Whether it may.
         ready: bool,
+    },
+    /// The answer to [`Ask::Change`].
+    Session {
+        /// As [`crate::app::App::change`] returns it.
+        session: Box<Session>,
     },
 }
 

@@ -39,6 +39,11 @@ async fn answer(app: App, ask: Ask) -> BoxStream<'static, Line> {
         Ask::Resume { tenant, turn } => {
             line(app.agents.resume(&tenant, &turn).await.map(|outcome| TurnEvent::Ended { outcome }))
         }
+        // Whoever asks has looked where it is at home; if it has moved since, the store refuses.
+        Ask::Change(change) => match app.change_here(&change).await {
+            Ok(session) => Line::Session { session: Box::new(session) },
+            Err(error) => line(Err(error)),
+        },
         Ask::Check(Check::Ready) => Line::Ready { ready: app.store_answers().await },
     };
     stream::iter([said]).boxed()

@@ -10,10 +10,10 @@ use super::error::ApiError;
 use super::fields::wrong;
 use super::idempotency;
 use crate::answer::Answer;
-use crate::error::{Error, ErrorKind, StoreError};
+use crate::error::ErrorKind;
 use crate::id::{AgentId, SessionId, SessionKey};
 use crate::principal::Scope;
-use crate::session::{Session, SessionFilter};
+use crate::session::{Becomes, Session, SessionChange, SessionFilter};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -209,16 +209,9 @@ pub(super) async fn get(
     Ok(json(StatusCode::OK, &SessionView::from(session)))
 }
 
-/// What a turn at work on the session means to whoever wants to reset or delete it.
-fn at_work(error: StoreError) -> ApiError {
-    match error {
-        StoreError::Fenced => {
-            let message = "a turn is at work on the session; try again when it has ended";
-            Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1)).into()
-        }
-        StoreError::NotFound => ApiError::not_found("there is no such session"),
-        other => other.into(),
-    }
+/// What is asked for a session that the caller may know of.
+fn change(session: Session, to: Becomes) -> SessionChange {
+    SessionChange { tenant: session.tenant, session: session.key, from: session.id, to }
 }
 
 /// Gives the session a new, empty transcript.
@@ -246,12 +239,7 @@ pub(super) async fn reset(
     });
     let work = async {
         let session = find(&gateway, &caller, &key).await?;
-        if session.id == fresh {
-            // Done before, by a process that died before it could say so.
-            return Ok(Answer::json(&SessionView::from(session)));
-        }
-        let session =
-            app.stores.index.reset(&caller.tenant, &session.key, &fresh, now).await.map_err(at_work)?;
+        let session = app.change(&change(session, Becomes::Empty(fresh))).await?;
         tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session reset");
         Ok(Answer::json(&SessionView::from(session)))
     };
@@ -283,7 +271,7 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Sessions)?;
     let session = find(&gateway, &caller, &key).await?;
-    gateway.app.stores.index.delete(&caller.tenant, &session.key).await.map_err(at_work)?;
+    let session = gateway.app.change(&change(session, Becomes::Nothing)).await?;
     tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session deleted");
     Ok(json(StatusCode::OK, &Deleted { id: session.key, object: "session.deleted", deleted: true }))
 }

@@ -13,7 +13,7 @@ use crate::agent::hop::{Ask, Line, Lines};
 use crate::agent::{AgentInvoker, RunRequest, TurnEvent, TurnStream};
 use crate::error::{Error, ErrorKind, Source};
 use crate::id::{TenantId, TurnId};
-use crate::session::TurnOutcome;
+use crate::session::{Session, SessionChange, TurnOutcome};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
@@ -182,7 +182,7 @@ impl Followed {
                     }
                     error
                 }
-                Ok(Line::Ready { .. }) => broken("an answer to another question"),
+                Ok(Line::Ready { .. } | Line::Session { .. }) => broken("an answer to another question"),
                 Err(error) => error,
             };
             if self.asks_left == 0 {
@@ -270,8 +270,20 @@ impl AgentInvoker for LambdaInvoker {
         match self.ask(&ask).await?.next().await? {
             Line::Event(TurnEvent::Ended { outcome }) => Ok(outcome),
             Line::Error { error } => Err(error.into()),
-            Line::Event(_) | Line::Ready { .. } => Err(broken("an answer to another question")),
+            _ => Err(broken("an answer to another question")),
         }
+    }
+
+    async fn change(&self, change: &SessionChange) -> Result<Option<Session>, Error> {
+        let error = match self.ask(&Ask::Change(change.clone())).await?.next().await {
+            Ok(Line::Session { session }) => return Ok(Some(*session)),
+            Ok(Line::Error { error }) => return Err(error.into()),
+            Ok(_) => broken("an answer to another question"),
+            Err(error) => error,
+        };
+        // Whether it should still be done, its caller knows best.
+        let message = "the session's region broke off its answer; ask again";
+        Err(Error::new(ErrorKind::Unavailable, message).after(Duration::from_secs(2)).caused_by(error))
     }
 }
 
