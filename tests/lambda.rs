@@ -24,6 +24,7 @@ use shared::job::{JobFilter, JobState, NewJob, Work};
 use shared::limit::Limit;
 use shared::message::{MessageBody, Part};
 use shared::principal::Scope;
+use shared::region::Regions;
 use shared::session::{TurnOutcome, Window};
 use std::collections::BTreeSet;
 use std::sync::Arc;

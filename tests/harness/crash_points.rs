@@ -18,7 +18,9 @@ use shared::id::{JobId, SessionKey, TenantId, TurnId};
 use shared::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use shared::message::Message;
 use shared::model::{ModelError, ModelEvent, ModelProvider, ModelRequest, ModelStream};
-use shared::session::{Begun, Lease, NewTurn, Session, SessionStore, Step, Turn, TurnOutcome, Window};
+use shared::session::{
+    Begun, Lease, NewTurn, Session, SessionChange, SessionStore, Step, Turn, TurnOutcome, Window,
+};
 use shared::tool::{Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -301,6 +303,10 @@ impl AgentInvoker for Crashing<dyn AgentInvoker> {
 
     async fn resume(&self, tenant: &TenantId, turn: &TurnId) -> Result<TurnOutcome, Error> {
         self.inner.resume(tenant, turn).await
+    }
+
+    async fn change(&self, change: &SessionChange) -> Result<Option<Session>, Error> {
+        self.inner.change(change).await
     }
 }
 
