@@ -5,14 +5,12 @@
 use aws_sdk_sqs::types::QueueAttributeName;
 use harness::dynamo::{Dynamo, here};
 use harness::sqs::Sqs;
-use harness::stores::{at, tenant};
+use harness::stores::{at, new_job, tenant};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
 use shared::adapters::aws::sqs::{Pointer, SqsJobQueue};
-use shared::agent::{RunOptions, RunRequest};
 use shared::error::StoreError;
-use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TurnId};
-use shared::job::{Delivery, JobQueue, NewJob, Outcome, Work};
-use shared::message::MessageBody;
+use shared::id::JobId;
+use shared::job::{Delivery, JobQueue, Outcome, Work};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,21 +48,6 @@ impl Lab {
     }
 }
 
-fn job(id: &str) -> NewJob {
-    let request = RunRequest {
-        turn: TurnId::new(id),
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        agent: AgentId::new("mail"),
-        session: SessionKey::new("s"),
-        sticky: false,
-        idempotency: None,
-        input: vec![MessageBody::user_text("hello")],
-        options: RunOptions::default(),
-    };
-    NewJob { id: JobId::new(id), tenant: tenant(), work: Work::Turn(Box::new(request)) }
-}
-
 fn pointer(id: &str) -> Pointer {
     Pointer { tenant: tenant(), job: JobId::new(id) }
 }
@@ -76,7 +59,7 @@ fn ids(deliveries: &[Delivery]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_comes_by_its_message_without_waiting_for_the_grace() {
     let lab = Lab::new().await;
-    assert!(lab.jobs.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    assert!(lab.jobs.enqueue(&new_job("j", "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));
     assert_eq!(ids(&lab.receive(1_001).await), ["j"]);
     assert_eq!(ids(&lab.receive(1_002).await), [""; 0]);
     let left = lab.messages(QueueAttributeName::ApproximateNumberOfMessages).await;
@@ -87,7 +70,7 @@ async fn a_job_comes_by_its_message_without_waiting_for_the_grace() {
 async fn a_job_that_lost_its_message_is_sent_again_after_the_grace() {
     let lab = Lab::new().await;
     // The process died between the row and the message.
-    assert!(lab.rows.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    assert!(lab.rows.enqueue(&new_job("j", "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));
     assert_eq!(ids(&lab.receive(1_001).await), [""; 0]);
     assert_eq!(lab.jobs.resend_stranded(at(60_999)).await.expect("a count"), 0);
     assert_eq!(lab.jobs.resend_stranded(at(61_000)).await.expect("a count"), 1);
@@ -101,7 +84,7 @@ async fn a_job_that_lost_its_message_is_sent_again_after_the_grace() {
 async fn a_message_that_comes_too_early_is_sent_again() {
     let lab = Lab::new().await;
     let hour = Duration::from_secs(3_600);
-    assert!(lab.rows.enqueue(&job("j"), hour, at(0)).await.expect("an answer"));
+    assert!(lab.rows.enqueue(&new_job("j", "hello"), hour, at(0)).await.expect("an answer"));
     // SQS holds a message back for a quarter of an hour at most.
     let early = lab.jobs.deliver(&pointer("j"), at(900_000), at(990_000)).await.expect("an answer");
     assert_eq!(early, None);
@@ -113,7 +96,7 @@ async fn a_message_that_comes_too_early_is_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_twice_delivers_once() {
     let lab = Lab::new().await;
-    assert!(lab.rows.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    assert!(lab.rows.enqueue(&new_job("j", "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));
     let first = lab.jobs.deliver(&pointer("j"), at(1_001), at(31_000)).await.expect("an answer");
     let first = first.expect("a delivery");
     assert_eq!(lab.jobs.deliver(&pointer("j"), at(1_002), at(31_000)).await.expect("an answer"), None);
@@ -125,7 +108,7 @@ async fn a_message_that_comes_twice_delivers_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_job_of_another_region_is_redriven_there_only() {
     let lab = Lab::new().await;
-    assert!(lab.rows.enqueue(&job("j"), AT_ONCE, at(1_000)).await.expect("an answer"));
+    assert!(lab.rows.enqueue(&new_job("j", "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));
     let delivery = lab.jobs.deliver(&pointer("j"), at(1_001), at(31_000)).await.expect("an answer");
     let dead = Outcome::Dead { reason: "bad".to_owned() };
     lab.jobs.settle(&delivery.expect("a delivery").receipt, &dead, at(1_002)).await.expect("a settlement");

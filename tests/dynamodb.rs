@@ -11,16 +11,15 @@ mod on_the_way;
 
 use harness::app::TestApp;
 use harness::dynamo::{Dynamo, here};
-use harness::stores::{at, done, idempotency, keyed_turn, new_turn, run, start, stores_of, tenant};
+use harness::stores::{at, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant};
 use serde_json::json;
 use shared::adapters::aws::dynamodb::table::{Key, Table};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
-use shared::agent::{RunOptions, RunRequest};
 use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TurnId};
-use shared::job::{NewJob, Outcome, Work};
+use shared::id::{AgentId, PrincipalId, SessionId, SessionKey, TurnId};
+use shared::job::Outcome;
 use shared::message::MessageBody;
 use shared::principal::Scope;
 use shared::session::{Begun, NewTurn, Step, Window};
@@ -155,35 +154,19 @@ async fn what_is_too_large_for_a_transaction_is_refused() {
     assert_eq!(lab.stores.sessions.turn(&tenant(), &TurnId::new("t1")).await.expect("an answer"), None);
 }
 
-/// A job whose turn begins with this text.
-fn job(text: &str) -> NewJob {
-    let request = RunRequest {
-        turn: TurnId::new("t"),
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        agent: AgentId::new("mail"),
-        session: SessionKey::new("s"),
-        sticky: false,
-        idempotency: None,
-        input: vec![MessageBody::user_text(text)],
-        options: RunOptions::default(),
-    };
-    NewJob { id: JobId::new("j"), tenant: tenant(), work: Work::Turn(Box::new(request)) }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_to_a_large_job_costs_as_much_as_if_it_were_small() {
     let mut costs = Vec::new();
     for text in ["short".to_owned(), "long, ü 日本 ".repeat(60_000)] {
         let lab = Lab::new().await;
         let queue = &lab.stores.jobs;
-        assert!(queue.enqueue(&job(&text), Duration::ZERO, at(10)).await.expect("an answer"));
+        assert!(queue.enqueue(&new_job("j", &text), Duration::ZERO, at(10)).await.expect("an answer"));
         let before = lab.core.consumed();
         let delivery = queue.receive(1, at(20), at(100)).await.expect("a delivery").pop().expect("a job");
         queue.extend(&delivery.receipt, at(200)).await.expect("an extension");
         queue.settle(&delivery.receipt, &Outcome::Done, at(150)).await.expect("a settlement");
         costs.push(between(before, lab.core.consumed()).written);
-        assert!(delivery.job.job == job(&text), "it comes as it was enqueued");
+        assert!(delivery.job.job == new_job("j", &text), "it comes as it was enqueued");
     }
     println!("delivered, extended and settled: {} write units, {} for a megabyte", costs[0], costs[1]);
     assert!(costs[1] <= costs[0], "what it is to do is not written again");
@@ -193,7 +176,7 @@ async fn what_happens_to_a_large_job_costs_as_much_as_if_it_were_small() {
 async fn a_job_or_an_answer_that_is_too_large_for_a_transaction_is_refused() {
     let lab = Lab::new().await;
     let text = "x".repeat(3_600_000);
-    let refused = lab.stores.jobs.enqueue(&job(&text), Duration::ZERO, at(10)).await;
+    let refused = lab.stores.jobs.enqueue(&new_job("j", &text), Duration::ZERO, at(10)).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");
     let key = AnswerKey {
         tenant: tenant(),

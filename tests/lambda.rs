@@ -249,6 +249,13 @@ async fn a_vendor_that_keeps_silent_is_waited_for_by_the_metric_whatever_opens_t
 }
 
 #[tokio::test]
+async fn nothing_is_kept_for_a_scrape() {
+    let deployment = Deployment::start(PROGRAMS, &echoing()).await;
+    let client = Client::new(deployment.front.url(), &deployment.admin().await);
+    assert_eq!(client.get("/metrics").await.expect("an answer").code(), "not_found");
+}
+
+#[tokio::test]
 async fn a_turn_ends_though_its_client_has_left() {
     let (vendor, gate) = (Vendor::start().await, Gate::new());
     vendor.answer(Stream::text("one ").then(Step::Hold(gate.clone())).then_text("two"));

@@ -8,18 +8,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use harness::dynamo::{Dynamo, client, here};
-use harness::stores::{at, audit, idempotency, new_turn, says, start, stores_of, tenant};
+use harness::stores::{at, audit, idempotency, new_job, new_turn, says, start, stores_of, tenant};
 use serde_json::{Value, json};
 use shared::adapters::aws::dynamodb::schema::LISTED;
 use shared::adapters::aws::dynamodb::table::{Query, Table};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable};
-use shared::agent::{RunOptions, RunRequest};
 use shared::answer::{AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TurnId};
-use shared::job::{NewJob, Work};
-use shared::message::MessageBody;
+use shared::id::{PrincipalId, SessionKey};
 use shared::session::{Begun, Step, Window};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -97,21 +94,6 @@ impl Far {
     }
 }
 
-fn job() -> NewJob {
-    let request = RunRequest {
-        turn: TurnId::new("t"),
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        agent: AgentId::new("mail"),
-        session: SessionKey::new("s"),
-        sticky: true,
-        idempotency: None,
-        input: vec![MessageBody::user_text("hello")],
-        options: RunOptions::default(),
-    };
-    NewJob { id: JobId::new("j"), tenant: tenant(), work: Work::Turn(Box::new(request)) }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_is_repeated_because_its_answer_was_lost_does_not_lose_against_itself() {
     let Far { stores, way, _servers } = Far::new().await;
@@ -127,7 +109,10 @@ async fn a_write_that_is_repeated_because_its_answer_was_lost_does_not_lose_agai
     let claim = stores.answers.claim(&key, at(100), at(200)).await.expect("a claim");
     assert_eq!(claim, Claim::Abandoned);
     way.lose(1);
-    assert!(stores.jobs.enqueue(&job(), Duration::ZERO, at(10)).await.expect("an answer"), "it is new");
+    assert!(
+        stores.jobs.enqueue(&new_job("j", "hello"), Duration::ZERO, at(10)).await.expect("an answer"),
+        "it is new"
+    );
     way.lose(1);
     let delivered = stores.jobs.receive(9, at(20), at(100)).await.expect("deliveries");
     assert_eq!(delivered.iter().map(|delivery| delivery.job.attempts).collect::<Vec<_>>(), [1]);

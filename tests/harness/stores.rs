@@ -3,11 +3,13 @@
 use serde_json::json;
 use shared::adapters::memory::Memory;
 use shared::adapters::onprem::Sqlite;
+use shared::agent::{RunOptions, RunRequest};
 use shared::app::Stores;
 use shared::audit::NewAudit;
 use shared::clock::Timestamp;
 use shared::error::ErrorKind;
-use shared::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use shared::job::{NewJob, Work};
 use shared::message::MessageBody;
 use shared::model::{StopReason, Usage};
 use shared::session::{Begun, Failure, Idempotency, Lease, NewTurn, Reply, Step, TurnOutcome};
@@ -152,4 +154,20 @@ pub async fn run(stores: &Stores, turn: &NewTurn, now: i64) -> Lease {
     let reply = format!("reply to {}", turn.turn);
     stores.sessions.commit(&lease, &says(&reply), &done(&reply), at(now)).await.expect("a commit");
     lease
+}
+
+/// A job whose turn begins with this text.
+pub fn new_job(id: &str, text: &str) -> NewJob {
+    let request = RunRequest {
+        turn: TurnId::new(id),
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        agent: AgentId::new("mail"),
+        session: SessionKey::new("s"),
+        sticky: false,
+        idempotency: None,
+        input: vec![MessageBody::user_text(text)],
+        options: RunOptions::default(),
+    };
+    NewJob { id: JobId::new(id), tenant: tenant(), work: Work::Turn(Box::new(request)) }
 }
