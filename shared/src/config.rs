@@ -1,7 +1,7 @@
 //! Settings: what the agents are, which models they ask, and how the gateway serves them (`openclaw.json`).
 //!
 //! Here are the settings as the rest of the product sees them, with every default. Behind them: the file's shape
-//! (`file`), its check against the schema made from that shape (`check`), and its reading (`load`, `agents`,
+//! (`file`), the schema made from that shape (`schema`), the check against it (`check`), and the reading (`load`, `agents`,
 //! `providers`).
 
 mod agents;
@@ -12,22 +12,23 @@ mod load;
 mod openclaw;
 mod problems;
 mod providers;
+mod schema;
 mod show;
 mod source;
 mod units;
 
 pub use cloud::{CloudConfig, VARIABLES as CLOUD_VARIABLES};
 pub use problems::{Problem, Problems};
+pub use schema::schema;
 
 use crate::agent::Agent;
 use crate::id::AgentId;
 use crate::limit::Limit;
 use crate::secret::Secret;
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Everything a process needs to know, checked and complete.
@@ -51,53 +52,6 @@ pub struct Config {
 
 /// Where environment variables come from: an argument, so that a test decides what is set.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The schema as it was last written down, which a file is checked against: to read it takes less of a function's start
-/// than to make it.
-static WRITTEN_SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    #[expect(
-        clippy::expect_used,
-        reason = "a constant, which a test compares with what is made from the shape"
-    )]
-    serde_json::from_str(include_str!("../openclaw.schema.json")).expect("a schema in JSON")
-});
-
-/// The JSON Schema of `openclaw.json`, made from the shape that is read. A test says when it is no longer what is written
-/// down.
-pub fn schema() -> Value {
-    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value();
-    leave_out_null(&mut schema);
-    schema
-}
-
-/// A key that may be left out may be null for the parser; in the schema that would only be noise.
-fn leave_out_null(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            if members.get("default").is_some_and(Value::is_null) {
-                members.remove("default");
-            }
-            if let Some(Value::Array(types)) = members.get_mut("type") {
-                types.retain(|name| name != "null");
-                if let [only] = types.as_slice() {
-                    let only = only.clone();
-                    members.insert("type".to_owned(), only);
-                }
-            }
-            if let Some(Value::Array(several)) = members.get_mut("anyOf") {
-                several.retain(|one| *one != json!({"type": "null"}));
-                if let [Value::Object(only)] = several.as_slice() {
-                    let only = only.clone();
-                    members.remove("anyOf");
-                    members.extend(only);
-                }
-            }
-            members.values_mut().for_each(leave_out_null);
-        }
-        Value::Array(items) => items.iter_mut().for_each(leave_out_null),
-        _ => {}
-    }
-}
 
 impl Config {
     /// Reads a configuration file's text (JSON5). Relative paths in it begin at `base_dir`. `demo` puts every agent on

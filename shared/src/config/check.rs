@@ -1,11 +1,11 @@
 //! Checks a file against its schema: every wrong type, unknown key, impossible value and unset variable at once.
 //!
-//! Knows exactly the words of JSON Schema that our own types produce. What is wrong is noted and set aside, so that the
+//! What is wrong is noted and set aside, so that the
 //! rest can still be read and checked for its meaning.
 
 use super::Env;
-use super::openclaw::READ_OVER;
 use super::problems::Problems;
+use super::schema::{Kind, Schema};
 use serde_json::{Map, Value};
 
 /// What a check found.
@@ -21,14 +21,9 @@ pub(super) struct Checked {
 }
 
 /// Checks `value` against `schema`.
-pub(super) fn check(schema: &Value, value: Value, env: Env<'_>) -> Checked {
-    let mut checker = Checker {
-        root: schema,
-        env,
-        read_over: Vec::new(),
-        unset: Vec::new(),
-        problems: Problems::default(),
-    };
+pub(super) fn check(schema: &'static Schema, value: Value, env: Env<'_>) -> Checked {
+    let mut checker =
+        Checker { env, read_over: Vec::new(), unset: Vec::new(), problems: Problems::default() };
     let value = match value {
         Value::Object(_) => checker.value(schema, value, ""),
         other => {
@@ -41,23 +36,22 @@ pub(super) fn check(schema: &Value, value: Value, env: Env<'_>) -> Checked {
 }
 
 struct Checker<'a> {
-    root: &'a Value,
     env: Env<'a>,
     read_over: Vec<String>,
     unset: Vec<(String, String)>,
     problems: Problems,
 }
 
-impl<'a> Checker<'a> {
+impl Checker<'_> {
     /// The value as it may be read, or `None` to set it aside.
-    fn value(&mut self, schema: &'a Value, value: Value, path: &str) -> Option<Value> {
+    fn value(&mut self, schema: &'static Schema, value: Value, path: &str) -> Option<Value> {
         let value = match value {
             Value::Null => return None,
             Value::String(text) => self.text(schema, &text, path)?,
             other => other,
         };
-        let Some(branch) = self.branch(schema, &value) else {
-            let wanted = self.wanted(schema);
+        let Some(branch) = schema.branch(&value) else {
+            let wanted = wanted(schema);
             self.problems.add(path, format!("must be {wanted}, not {}", describe(&value, path)));
             return None;
         };
@@ -70,44 +64,38 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn object(&mut self, schema: &'a Value, members: Map<String, Value>, path: &str) -> Value {
-        let known = schema.get("properties").and_then(Value::as_object);
-        let further = schema.get("additionalProperties").filter(|further| further.is_object());
+    fn object(&mut self, schema: &'static Schema, members: Map<String, Value>, path: &str) -> Value {
         let mut kept = Map::new();
         for (key, member) in members {
             let path = join(path, &key);
-            let member_schema = known.and_then(|known| known.get(&key)).or(further);
-            match member_schema {
-                Some(schema) if schema.get(READ_OVER).is_some() => self.read_over.push(path),
+            match schema.property(&key).or(schema.further) {
+                Some(schema) if schema.is_read_over => self.read_over.push(path),
                 Some(schema) => {
                     if let Some(member) = self.value(schema, member, &path) {
                         kept.insert(key, member);
                     }
                 }
-                None => self.unknown_key(&key, known, &path),
+                None => self.unknown_key(&key, schema, &path),
             }
         }
-        for required in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
-            if let Some(key) = required.as_str().filter(|key| !kept.contains_key(*key)) {
-                let path = join(path, key);
-                if !self.unset.iter().any(|(unset, _)| *unset == path) {
-                    self.problems.add(path, "is missing");
-                }
+        for key in schema.required.iter().filter(|key| !kept.contains_key(**key)) {
+            let path = join(path, key);
+            if !self.unset.iter().any(|(unset, _)| *unset == path) {
+                self.problems.add(path, "is missing");
             }
         }
         Value::Object(kept)
     }
 
-    fn unknown_key(&mut self, key: &str, known: Option<&'a Map<String, Value>>, path: &str) {
+    fn unknown_key(&mut self, key: &str, schema: &'static Schema, path: &str) {
         let message = if key == "$include" {
             "is not supported; put everything into one file".to_owned()
         } else {
-            match closest(key, known.into_iter().flatten().map(|(name, _)| name.as_str())) {
+            match closest(key, schema.properties.iter().map(|(name, _)| *name)) {
                 Some(name) => format!("unknown key; did you mean `{name}`?"),
                 None => {
-                    let own =
-                        known.into_iter().flatten().filter(|(_, schema)| schema.get(READ_OVER).is_none());
-                    let names: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
+                    let own = schema.properties.iter().filter(|(_, schema)| !schema.is_read_over);
+                    let names: Vec<&str> = own.map(|(name, _)| *name).collect();
                     format!("unknown key; known are {}", names.join(", "))
                 }
             }
@@ -115,9 +103,8 @@ impl<'a> Checker<'a> {
         self.problems.add(path, message);
     }
 
-    fn array(&mut self, schema: &'a Value, items: Vec<Value>, path: &str) -> Value {
-        let Some(item_schema) = schema.get("items") else { return Value::Array(items) };
-        let item_schema = self.resolve(item_schema);
+    fn array(&mut self, schema: &'static Schema, items: Vec<Value>, path: &str) -> Value {
+        let Some(item_schema) = schema.items else { return Value::Array(items) };
         let mut kept = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             let path = format!("{path}[{index}]");
@@ -126,12 +113,12 @@ impl<'a> Checker<'a> {
                 Some(item) => kept.push(item),
                 None => {
                     if was_null {
-                        let wanted = self.wanted(item_schema);
+                        let wanted = wanted(item_schema);
                         self.problems.add(path, format!("must be {wanted}, not null"));
                     }
                     // An empty one in its place, so that those behind it keep their positions.
-                    kept.push(match item_schema.get("type").and_then(Value::as_str) {
-                        Some("object") => Value::Object(Map::new()),
+                    kept.push(match item_schema.kind {
+                        Some(Kind::Object) => Value::Object(Map::new()),
                         _ => Value::String(String::new()),
                     });
                 }
@@ -140,8 +127,8 @@ impl<'a> Checker<'a> {
         Value::Array(kept)
     }
 
-    fn choice(&mut self, schema: &'a Value, value: Value, path: &str) -> Option<Value> {
-        let choices = choices(schema);
+    fn choice(&mut self, schema: &'static Schema, value: Value, path: &str) -> Option<Value> {
+        let choices = schema.choices;
         let text = value.as_str().unwrap_or_default();
         if choices.is_empty() || choices.contains(&text) {
             return Some(value);
@@ -156,24 +143,23 @@ impl<'a> Checker<'a> {
         None
     }
 
-    fn range(&mut self, schema: &'a Value, value: Value, path: &str) -> Option<Value> {
+    fn range(&mut self, schema: &'static Schema, value: Value, path: &str) -> Option<Value> {
         let number = value.as_f64()?;
-        let least = schema.get("minimum").filter(|least| least.as_f64().is_some_and(|least| number < least));
-        let most = schema.get("maximum").filter(|most| most.as_f64().is_some_and(|most| number > most));
-        if least.is_none() && most.is_none() {
+        let (least, most) = (schema.minimum, schema.maximum);
+        if least.is_none_or(|least| least <= number) && most.is_none_or(|most| number <= most) {
             return Some(value);
         }
-        let message = match (schema.get("minimum"), schema.get("maximum")) {
-            (Some(least), Some(most)) => format!("must be from {least} to {most}, not {value}"),
-            (Some(least), None) => format!("must be at least {least}, not {value}"),
-            (_, most) => format!("must be at most {}, not {value}", most.unwrap_or(&Value::Null)),
+        let bounds = match (least, most) {
+            (Some(least), Some(most)) => format!("from {least} to {most}"),
+            (Some(bound), None) => format!("at least {bound}"),
+            (None, bound) => format!("at most {}", bound.unwrap_or(number)),
         };
-        self.problems.add(path, message);
+        self.problems.add(path, format!("must be {bounds}, not {value}"));
         None
     }
 
     /// Fills in `${NAME}`; `$${NAME}` stands for `${NAME}` itself. A text made of a variable may be a number.
-    fn text(&mut self, schema: &'a Value, text: &str, path: &str) -> Option<Value> {
+    fn text(&mut self, schema: &'static Schema, text: &str, path: &str) -> Option<Value> {
         if !text.contains("${") {
             return Some(Value::String(text.to_owned()));
         }
@@ -203,113 +189,41 @@ impl<'a> Checker<'a> {
         if missing {
             return None;
         }
-        let types = self.types(schema);
-        let is_number = types.iter().any(|name| matches!(*name, "integer" | "number"));
+        let kinds = schema.kinds();
+        let is_number = kinds.iter().any(|kind| matches!(kind, Kind::Whole | Kind::Number));
         if is_number
-            && !types.contains(&"string")
+            && !kinds.contains(&Kind::Text)
             && let Ok(number) = serde_json::from_str::<serde_json::Number>(&out)
         {
             return Some(Value::Number(number));
         }
         Some(Value::String(out))
     }
+}
 
-    fn resolve(&self, schema: &'a Value) -> &'a Value {
-        let target = schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
-        match target.and_then(|target| self.root.pointer(target)) {
-            Some(target) => self.resolve(target),
-            None => schema,
-        }
+/// What a value should have been, for a person.
+fn wanted(schema: &'static Schema) -> String {
+    if !schema.choices.is_empty() {
+        return format!("one of {}", schema.choices.join(", "));
     }
-
-    /// The alternatives of a schema: itself, if it has none. A list of constants counts as one.
-    fn alternatives(&self, schema: &'a Value) -> Vec<&'a Value> {
-        let schema = self.resolve(schema);
-        let several = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
-        match several {
-            Some(several) if choices(schema).is_empty() => {
-                several.iter().flat_map(|one| self.alternatives(one)).collect()
-            }
-            _ => vec![schema],
-        }
-    }
-
-    fn types(&self, schema: &'a Value) -> Vec<&'a str> {
-        let mut names = Vec::new();
-        for one in self.alternatives(schema) {
-            let found = match one.get("type") {
-                Some(Value::String(name)) => vec![name.as_str()],
-                Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-                _ if !choices(one).is_empty() => vec!["string"],
-                _ => Vec::new(),
-            };
-            names.extend(found.into_iter().filter(|name| *name != "null"));
-        }
-        names
-    }
-
-    /// The alternative that fits the value's type.
-    fn branch(&self, schema: &'a Value, value: &Value) -> Option<&'a Value> {
-        self.alternatives(schema).into_iter().find(|one| {
-            let types = self.types(one);
-            types.is_empty() && one.get("type").is_none() || types.iter().any(|name| is_a(value, name))
-        })
-    }
-
-    fn wanted(&self, schema: &'a Value) -> String {
-        if let [one] = self.alternatives(schema).as_slice() {
-            let choices = choices(one);
-            if !choices.is_empty() {
-                return format!("one of {}", choices.join(", "));
-            }
-        }
-        let mut words: Vec<&str> = self.types(schema).into_iter().map(a_word).collect();
-        words.dedup();
-        match words.split_last() {
-            Some((last, [])) => (*last).to_owned(),
-            Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-            None => "something else".to_owned(),
-        }
+    let mut words: Vec<&str> = schema.kinds().into_iter().map(a_word).collect();
+    words.dedup();
+    match words.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => "something else".to_owned(),
     }
 }
 
-fn is_a(value: &Value, name: &str) -> bool {
-    match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "number" => value.is_number(),
-        "integer" => value.is_i64() || value.is_u64(),
-        _ => false,
+const fn a_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Object => "an object",
+        Kind::List => "a list",
+        Kind::Text => "a text",
+        Kind::Switch => "true or false",
+        Kind::Number => "a number",
+        Kind::Whole => "a whole number",
     }
-}
-
-fn a_word(name: &str) -> &str {
-    match name {
-        "object" => "an object",
-        "array" => "a list",
-        "string" => "a text",
-        "boolean" => "true or false",
-        "number" => "a number",
-        "integer" => "a whole number",
-        other => other,
-    }
-}
-
-/// The texts that a schema of constants allows.
-fn choices(schema: &Value) -> Vec<&str> {
-    let list = |key: &str| schema.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let mut found: Vec<&str> = list("enum").iter().filter_map(Value::as_str).collect();
-    found.extend(schema.get("const").and_then(Value::as_str));
-    for one in list("oneOf") {
-        let nested = choices(one);
-        if nested.is_empty() {
-            return Vec::new();
-        }
-        found.extend(nested);
-    }
-    found
 }
 
 /// A value for a person: never a secret, never more than a line.
@@ -346,7 +260,7 @@ mod tests {
 
     fn checked(value: Value) -> Checked {
         let env = |name: &str| (name == "PORT").then(|| "8080".to_owned());
-        check(&super::super::schema(), value, &env)
+        check(Schema::of_file(), value, &env)
     }
 
     fn problems(value: Value) -> Vec<String> {

@@ -3,6 +3,7 @@
 use super::check::{check, closest};
 use super::file::{self, Bind, TextOrSwitch, Tls};
 use super::problems::Problems;
+use super::schema::Schema;
 use super::{Config, Env, GUIDE_HSTS, GatewayConfig, HooksConfig, Hsts, TurnConfig, providers, source};
 use crate::agent::Agent;
 use crate::id::AgentId;
@@ -32,7 +33,7 @@ pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, models: Models) ->
     if source.value.is_null() && !problems.is_empty() {
         return Err(problems);
     }
-    let checked = check(&super::WRITTEN_SCHEMA, source.value, env);
+    let checked = check(Schema::of_file(), source.value, env);
     for problem in checked.problems.all() {
         problems.add(problem.path.clone(), problem.message.clone());
     }
