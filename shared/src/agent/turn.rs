@@ -3,25 +3,23 @@
 //! What a crash leaves behind is read back here, too: a turn goes on behind its last recorded step. The first call
 //! without a recorded result may have been under way; if running it twice would matter, the turn is parked.
 
+mod ask;
+mod compaction;
+mod record;
+mod tool_calls;
+
 use super::history::{self, FAILED_NOTE};
 use super::runner::Shared;
-use super::{Agent, RunOptions, TurnEvent, prompt};
+use super::{Agent, RunOptions, TurnEvent};
 use crate::audit::NewAudit;
-use crate::config::ModelInfo;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::PrincipalId;
 use crate::message::{Message, MessageBody, ToolCall};
 use crate::metrics::RunLabels;
-use crate::model::{
-    ModelError, ModelEvent, ModelFailure, ModelRef, ModelRequest, ModelStream, StopReason, ToolChoice, Usage,
-};
+use crate::model::{ModelRef, StopReason, Usage};
 use crate::session::{Failure, Lease, Parked, Reply, Step, TurnOutcome, Window};
-use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
 use futures::channel::mpsc::UnboundedSender;
-use futures::{FutureExt, StreamExt};
 use serde_json::json;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -93,13 +91,6 @@ impl From<StoreError> for Halt {
             _ => Self::Lost(error.into()),
         }
     }
-}
-
-/// One model call's answer.
-struct Answer {
-    text: String,
-    calls: Vec<ToolCall>,
-    stop: StopReason,
 }
 
 impl TurnRun {
@@ -286,20 +277,6 @@ impl TurnRun {
         Ok(outcome)
     }
 
-    /// Commits, and tries again while the store cannot be reached and the lease runs.
-    async fn commit(&self, last: &Step, outcome: &TurnOutcome) -> Result<(), StoreError> {
-        loop {
-            match self.shared.parts.sessions.commit(&self.lease, last, outcome, self.shared.now()).await {
-                Err(StoreError::Unavailable(cause)) => {
-                    if !self.pause_for_the_store().await {
-                        return Err(StoreError::Unavailable(cause));
-                    }
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// Model call, tool steps, model call … until there is a reply. Returns the messages that the commit appends.
     async fn run(&mut self, so_far: SoFar) -> Result<(Vec<MessageBody>, Reply), Halt> {
         match so_far {
@@ -403,217 +380,6 @@ impl TurnRun {
         self.call_tools(open).await
     }
 
-    /// Runs our own tools, one after the other, each result on record before the next begins.
-    async fn call_tools(&mut self, calls: Vec<ToolCall>) -> Result<(), Halt> {
-        for call in calls {
-            if self.may_have_run && self.runs_once(&call.name) {
-                return Err(Halt::Parked(call));
-            }
-            self.tell(Ok(TurnEvent::ToolStarted { call: call.clone() }));
-            let (content, is_error) = self.call_tool(&call).await?;
-            self.note("tool.called", json!({"tool": call.name, "call": call.id, "error": is_error}));
-            let result = MessageBody::ToolResult {
-                call_id: call.id.clone(),
-                name: call.name.clone(),
-                content,
-                is_error,
-            };
-            self.record(vec![result]).await?;
-            self.under_way = None;
-            self.tell(Ok(TurnEvent::ToolFinished { call_id: call.id, is_error }));
-        }
-        Ok(())
-    }
-
-    async fn call_tool(&mut self, call: &ToolCall) -> Result<(String, bool), Halt> {
-        let Some(tool) = self.tool(&call.name) else {
-            return Ok((format!("Tool not available: {}", call.name), true));
-        };
-        let arguments = match call.parsed_arguments() {
-            Ok(arguments) => arguments,
-            Err(error) => return Ok((format!("The arguments are not JSON: {error}"), true)),
-        };
-        let context = ToolContext {
-            tenant: self.lease.tenant.clone(),
-            agent: self.agent.id.clone(),
-            session: Some(self.lease.session.clone()),
-            turn: self.lease.turn.clone(),
-            call_id: call.id.clone(),
-            now: self.shared.now(),
-            time_zone: self.agent.time_zone.clone(),
-            workspace: self.agent.workspace.clone(),
-        };
-        if tool.spec().effect == Effect::Once {
-            self.under_way = Some(call.clone());
-        }
-        let started = Instant::now();
-        let called = self.while_holding(tool.call(&context, &arguments)).await?;
-        let word = if called.is_ok() { "completed" } else { "error" };
-        self.shared.parts.metrics.tool_execution(&call.name, word);
-        tracing::info!(target: "operation", { turn.id = %self.lease.turn,
-            session.key = %self.lease.session,
-            tool.name = %call.name,
-            outcome = word,
-            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }, "tool called");
-        Ok(match called {
-            Ok(output) => (output.content, false),
-            Err(error) => {
-                if let ToolError::Failed { source, .. } = &error {
-                    tracing::error!(target: "error", { tool.name = %call.name, cause = %source }, "a tool failed");
-                }
-                (error.to_string(), true)
-            }
-        })
-    }
-
-    /// Asks the agent's model, then its fall-backs, and passes the text on as it comes.
-    async fn ask_the_model(&mut self) -> Result<Answer, Halt> {
-        let candidates = match &self.options.model {
-            Some(model) => vec![model.clone()],
-            None => std::iter::once(&self.agent.model).chain(&self.agent.fallbacks).cloned().collect(),
-        };
-        let mut request = self.model_request(self.first_model().clone());
-        let mut failed: Option<(ModelRef, ModelError)> = None;
-        for model in candidates {
-            if let Some((from, error)) = &failed {
-                let reason = serde_json::to_value(error.failure).unwrap_or_default();
-                self.note(
-                    "model.fallback",
-                    json!({"from": from.to_string(), "to": model.to_string(), "reason": reason}),
-                );
-                tracing::warn!(target: "operation", { turn.id = %self.lease.turn,
-                    from = %from,
-                    to = %model,
-                    error = %error }, "model fell back");
-            }
-            request.model = model.clone();
-            let provider = Arc::clone(self.shared.provider(&model).map_err(Halt::Failed)?);
-            let started = Instant::now();
-            let mut told = false;
-            let answered = self.stream(&model, provider.stream(&request), &mut told).await?;
-            let word = if answered.is_ok() { "completed" } else { "error" };
-            self.shared.parts.metrics.model_call(&model.provider, &model.model, word, started.elapsed());
-            match answered {
-                Ok(answer) => {
-                    self.model = Some(model);
-                    return Ok(answer);
-                }
-                Err(error)
-                    if error.failure == ModelFailure::ContextOverflow
-                        && !told
-                        && !self.compacted_on_overflow =>
-                {
-                    self.compacted_on_overflow = true;
-                    if self.compact(2, model).await? {
-                        return Box::pin(self.ask_the_model()).await;
-                    }
-                    return Err(Halt::Failed(error.into()));
-                }
-                Err(error) if told || !error.allows_fallback() => return Err(Halt::Failed(error.into())),
-                Err(error) => failed = Some((model, error)),
-            }
-        }
-        let error =
-            failed.map_or_else(|| Error::internal("an agent has no model"), |(_, error)| error.into());
-        Err(Halt::Failed(error))
-    }
-
-    /// One call's answer; `told` says whether any of it was passed on.
-    async fn stream(
-        &mut self,
-        model: &ModelRef,
-        call: impl Future<Output = Result<ModelStream, ModelError>>,
-        told: &mut bool,
-    ) -> Result<Result<Answer, ModelError>, Halt> {
-        let mut answer = Answer { text: String::new(), calls: Vec::new(), stop: StopReason::End };
-        let mut usage = Usage::default();
-        let mut events = match self.while_holding(call).await? {
-            Ok(events) => events,
-            Err(error) => return Ok(Err(error)),
-        };
-        loop {
-            let event = match self.while_holding(events.next()).await? {
-                Some(Ok(event)) => event,
-                Some(Err(error)) => return Ok(Err(error)),
-                None => {
-                    let message = "the model's answer broke off before its end";
-                    return Ok(Err(ModelError::new(ModelFailure::Protocol, message)));
-                }
-            };
-            match event {
-                ModelEvent::Text(delta) => {
-                    if answer.text.is_empty() && !self.text.is_empty() && !delta.is_empty() {
-                        self.tell(Ok(TurnEvent::Text { delta: "\n\n".to_owned() }));
-                    }
-                    answer.text.push_str(&delta);
-                    *told = true;
-                    self.tell(Ok(TurnEvent::Text { delta }));
-                }
-                ModelEvent::ToolCallStart { id, name, .. } => {
-                    answer.calls.push(ToolCall { id, name, arguments: String::new() });
-                }
-                ModelEvent::ToolCallArguments { index, delta } => {
-                    if let Some(call) = answer.calls.get_mut(index) {
-                        call.arguments.push_str(&delta);
-                    }
-                }
-                ModelEvent::Usage(latest) => usage = latest,
-                ModelEvent::Stop(stop) => {
-                    answer.stop = stop;
-                    break;
-                }
-            }
-        }
-        self.usage.add(&usage);
-        self.shared.parts.metrics.model_tokens(&model.provider, &model.model, &usage);
-        Ok(Ok(answer))
-    }
-
-    fn model_request(&self, model: ModelRef) -> ModelRequest {
-        let own = self.shared.instructions.load(&self.agent.workspace);
-        let mut tools = self.options.client_tools.clone();
-        if self.options.tool_choice != ToolChoice::None {
-            tools.extend(self.own_tools());
-        }
-        // The client's wish to force a call is for its own first answer: forced again after the tools ran, the model
-        // could never reply.
-        let forced = matches!(self.options.tool_choice, ToolChoice::Required | ToolChoice::Tool(_));
-        let tool_choice =
-            if forced && self.steps > 1 { ToolChoice::Auto } else { self.options.tool_choice.clone() };
-        ModelRequest {
-            model,
-            system: prompt::system(&own, &self.agent.time_zone, self.options.instructions.as_deref()),
-            messages: prompt::messages(&self.transcript),
-            tools,
-            tool_choice,
-            sampling: self.options.sampling.clone(),
-        }
-    }
-
-    /// The agent's own tools that no tool of the client hides.
-    fn own_tools(&self) -> impl Iterator<Item = ToolSpec> {
-        let names = self.agent.tools.iter().filter(|name| !self.is_clients(name));
-        names.filter_map(|name| self.shared.parts.tools.get(name)).map(|tool| tool.spec().clone())
-    }
-
-    fn tool(&self, name: &str) -> Option<Arc<dyn Tool>> {
-        let allowed = self.agent.tools.iter().any(|tool| tool == name);
-        allowed.then(|| self.shared.parts.tools.get(name).map(Arc::clone)).flatten()
-    }
-
-    /// Whether it is a tool of ours that must not run twice.
-    fn runs_once(&self, name: &str) -> bool {
-        self.tool(name).is_some_and(|tool| tool.spec().effect == Effect::Once)
-    }
-
-    fn is_clients(&self, name: &str) -> bool {
-        self.options.client_tools.iter().any(|tool| tool.name == name)
-    }
-
-    fn first_model(&self) -> &ModelRef {
-        self.options.model.as_ref().unwrap_or(&self.agent.model)
-    }
-
     fn reply(&mut self, tool_calls: Vec<ToolCall>, stop: StopReason) -> Reply {
         let model = self.model.as_ref().unwrap_or_else(|| self.first_model()).to_string();
         let text = std::mem::take(&mut self.text);
@@ -628,129 +394,6 @@ impl TurnRun {
         history::join(&mut self.text, &note);
         let reply = self.reply(Vec::new(), StopReason::Length);
         (vec![MessageBody::assistant_text(note)], reply)
-    }
-
-    /// Makes a compaction if the prompt comes near the model's context, or holds too many messages.
-    async fn compact_if_due(&mut self) -> Result<(), Halt> {
-        let turns = &self.shared.parts.config.turns;
-        let (most, keep) = (turns.window_messages, turns.keep_messages);
-        let model = self.first_model().clone();
-        let info = self.model_info(&model);
-        let room = u64::from(info.context_window.saturating_sub(info.max_tokens));
-        // Nearly full is four fifths: the estimate is rough, and tools and instructions take their part.
-        let full = prompt::newest_that_fit(&self.transcript, room / 5 * 4) < self.transcript.len();
-        if full {
-            let keep = keep.min(prompt::newest_that_fit(&self.transcript, room / 2));
-            self.compact(keep, model).await?;
-        } else if self.transcript.len() > most {
-            self.compact(keep, model).await?;
-        }
-        Ok(())
-    }
-
-    /// Replaces all but about `keep` messages of the prompt by a summary that the model writes. `false` if there is
-    /// nothing to cut or the model would not: the turn goes on with the whole prompt.
-    async fn compact(&mut self, keep: usize, model: ModelRef) -> Result<bool, Halt> {
-        let Some(through) = prompt::cut(&self.transcript, keep) else {
-            return Ok(false);
-        };
-        let info = self.model_info(&model);
-        let room = u64::from(info.context_window.saturating_sub(info.max_tokens)) / 2;
-        let request = prompt::summary_request(model.clone(), &self.transcript, through, room);
-        let provider = Arc::clone(self.shared.provider(&model).map_err(Halt::Failed)?);
-        let listener = self.listener.take();
-        let text_so_far = std::mem::take(&mut self.text);
-        let summarised = self.stream(&model, provider.stream(&request), &mut false).await;
-        self.listener = listener;
-        self.text = text_so_far;
-        match summarised? {
-            Ok(answer) if !answer.text.trim().is_empty() => {
-                self.note("session.compacted", json!({"through": through, "model": model.to_string()}));
-                self.record(vec![MessageBody::Summary { text: answer.text, through }]).await?;
-                self.transcript.retain(|message| message.seq > through);
-                Ok(true)
-            }
-            Ok(_) => Ok(false),
-            Err(error) => {
-                let reason = serde_json::to_value(error.failure).unwrap_or_default();
-                self.note("session.compaction_failed", json!({"model": model.to_string(), "reason": reason}));
-                Ok(false)
-            }
-        }
-    }
-
-    fn model_info(&self, model: &ModelRef) -> ModelInfo {
-        let provider = self.shared.parts.config.providers.get(&model.provider);
-        provider.and_then(|provider| provider.models.get(&model.model)).copied().unwrap_or_default()
-    }
-
-    /// Adds an audit row to the next write.
-    fn note(&mut self, action: &str, detail: serde_json::Value) {
-        let row = self.shared.audit(&self.principal, action, detail);
-        self.audit.push(row);
-    }
-
-    /// Journals messages, and what was noted, in one atomic step.
-    async fn record(&mut self, messages: Vec<MessageBody>) -> Result<(), Halt> {
-        let step = Step { messages, audit: std::mem::take(&mut self.audit) };
-        let first = self.lease.seq + 1;
-        if let Err(halt) = self.write(&step).await {
-            // A turn that ends here still tells what it did.
-            self.audit = step.audit;
-            return Err(halt);
-        }
-        self.extend_transcript(first, step.messages);
-        Ok(())
-    }
-
-    /// Adds what was recorded from position `first` on, without reading it back.
-    fn extend_transcript(&mut self, first: u64, messages: Vec<MessageBody>) {
-        let (turn, at, epoch) = (self.lease.turn.clone(), self.shared.now(), self.lease.epoch);
-        let recorded =
-            (first..).zip(messages).map(|(seq, body)| Message { seq, epoch, turn: turn.clone(), at, body });
-        self.transcript.extend(recorded);
-    }
-
-    /// Appends, and tries again while the store cannot be reached and the lease runs.
-    async fn write(&mut self, step: &Step) -> Result<(), Halt> {
-        let lease_time = self.shared.parts.config.turns.lease;
-        loop {
-            let now = self.shared.now();
-            match self.shared.parts.sessions.append(&self.lease, step, now, now + lease_time).await {
-                Ok(lease) => {
-                    self.lease = lease;
-                    self.renew_at = Instant::now() + lease_time / 3;
-                    return Ok(());
-                }
-                Err(StoreError::Unavailable(cause)) => {
-                    if !self.pause_for_the_store().await {
-                        return Err(StoreError::Unavailable(cause).into());
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Waits a little for a store that cannot be reached; `false` when the lease has run out.
-    async fn pause_for_the_store(&self) -> bool {
-        if self.shared.now() >= self.lease.until {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        true
-    }
-
-    /// Waits for `work` and renews the lease meanwhile, so that nobody takes the turn over while it is alive.
-    async fn while_holding<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Halt> {
-        let mut work = pin!(work.fuse());
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return Ok(done),
-                () = tokio::time::sleep_until(self.renew_at) => self.write(&Step::default()).await?,
-            }
-        }
     }
 
     /// Tells whoever listens; nobody has to.
