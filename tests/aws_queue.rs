@@ -6,11 +6,12 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use harness::dynamo::{Dynamo, here};
 use harness::sqs::Sqs;
 use harness::stores::{at, new_job, tenant};
-use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use shared::adapters::aws::sqs::{Pointer, SqsJobQueue};
 use shared::error::StoreError;
-use shared::id::JobId;
+use shared::id::{JobId, RandomIds, RegionId};
 use shared::job::{Delivery, JobQueue, Outcome, Work};
+use shared::region::Regions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,24 @@ impl Lab {
 
     async fn receive(&self, now: i64) -> Vec<Delivery> {
         self.jobs.receive(10, at(now), at(now + 30_000)).await.expect("deliveries")
+    }
+
+    /// A job that was given up here.
+    async fn dead(&self, id: &str) {
+        assert!(self.rows.enqueue(&new_job(id, "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));
+        let delivery = self.jobs.deliver(&pointer(id), at(1_001), at(31_000)).await.expect("an answer");
+        let dead = Outcome::Dead { reason: "bad".to_owned() };
+        let receipt = delivery.expect("a delivery").receipt;
+        self.jobs.settle(&receipt, &dead, at(1_002)).await.expect("a settlement");
+    }
+
+    /// Another region's queue over the same table, and its rows.
+    async fn in_another_region(&self) -> (SqsJobQueue, DynamoStores) {
+        let here = Here { region: "ap-northeast-1".to_owned(), ordinal: 1, is_one_of_several: true };
+        let rows = DynamoStores::new(self.core.clone(), self.core.clone(), here);
+        let queue_url = self.server.queue().await;
+        let config = self.server.client().config().clone();
+        (SqsJobQueue::new(rows.clone(), config, queue_url, GRACE), rows)
     }
 
     async fn messages(&self, kind: QueueAttributeName) -> String {
@@ -108,20 +127,8 @@ async fn a_message_that_comes_twice_delivers_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_job_of_another_region_is_redriven_there_only() {
     let lab = Lab::new().await;
-    assert!(lab.rows.enqueue(&new_job("j", "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));
-    let delivery = lab.jobs.deliver(&pointer("j"), at(1_001), at(31_000)).await.expect("an answer");
-    let dead = Outcome::Dead { reason: "bad".to_owned() };
-    lab.jobs.settle(&delivery.expect("a delivery").receipt, &dead, at(1_002)).await.expect("a settlement");
-    let elsewhere = SqsJobQueue::new(
-        DynamoStores::new(
-            lab.core.clone(),
-            lab.core.clone(),
-            Here { region: "ap-northeast-1".to_owned(), ordinal: 1, is_one_of_several: true },
-        ),
-        lab.server.client().config().clone(),
-        lab.server.queue().await,
-        GRACE,
-    );
+    lab.dead("j").await;
+    let (elsewhere, _) = lab.in_another_region().await;
     let refused = elsewhere.redrive(&tenant(), &JobId::new("j"), at(2_000)).await;
     let Err(StoreError::Elsewhere { region }) = &refused else { panic!("{refused:?}") };
     assert_eq!(region, "eu-central-1");
@@ -130,6 +137,23 @@ async fn a_dead_job_of_another_region_is_redriven_there_only() {
     let again = lab.receive(100_001).await;
     let Work::Turn(request) = &again[0].job.job.work;
     assert!(!request.options.may_have_run);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_job_of_a_region_out_of_service_is_redriven_here_and_runs_nothing_twice() {
+    let lab = Lab::new().await;
+    lab.dead("j").await;
+    let (elsewhere, rows) = lab.in_another_region().await;
+    let lost = RegionId::new("eu-central-1");
+    let regions = |rows| DynamoRegions::new(rows, Arc::new(RandomIds), Duration::from_secs(90));
+    regions(lab.rows.clone()).beat(at(1_500)).await.expect("a sign of life");
+    regions(rows).set_in_service(&lost, false, at(2_000)).await.expect("a flag");
+    elsewhere.redrive(&tenant(), &JobId::new("j"), at(3_000)).await.expect("a redrive");
+    assert_eq!(ids(&lab.receive(4_000).await), [""; 0], "it is no job of the lost region any more");
+    let taken = elsewhere.receive(10, at(4_000), at(34_000)).await.expect("an answer");
+    assert_eq!(ids(&taken), ["j"]);
+    let Work::Turn(request) = &taken[0].job.job.work;
+    assert!(request.options.may_have_run);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -143,6 +143,7 @@ pub trait JobQueue: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is no such dead job; [`StoreError::Elsewhere`] if it is in the queue of another
-    /// region, which alone knows what ran there.
+    /// region, which alone knows what ran there. From one that was taken out of service it is taken over: what may not run
+    /// twice is not run then.
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError>;
 }

@@ -127,7 +127,7 @@ async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result
         }
         Err(StoreError::Elsewhere { region }) => {
             return Err(Fault::new(format!(
-                "the job {id} belongs to the region {region}: redrive it there, with AWS_REGION={region}"
+                "the job {id} belongs to the region {region}: redrive it there, with AWS_REGION={region}; if that region is lost, evacuate it first"
             )));
         }
         Err(error) => return Err(error.into()),

@@ -113,6 +113,12 @@ impl DynamoStores {
         }
         Ok(states.into_values().collect())
     }
+
+    /// Whether nobody has taken a region out of service, as far as is known here.
+    pub(super) async fn is_in_service(&self, region: &str) -> Result<bool, StoreError> {
+        let flag = self.core.get(&of_region(region, "flag")).await?;
+        Ok(flag.map(|flag| flag.opt_int("in_service")).transpose()?.flatten() != Some(0))
+    }
 }
 
 /// What has arrived of a transcript, without a gap.

@@ -426,9 +426,14 @@ impl JobQueue for DynamoStores {
         for _ in 0..TRIES {
             let dead = self.job(tenant, id).await?.filter(|row| row.state == JobState::Dead);
             let mut row = dead.ok_or(StoreError::NotFound)?;
-            // From here it could only go on as a turn that may have run already, and would park before a `once` tool.
             if row.region != self.here.region {
-                return Err(StoreError::Elsewhere { region: row.region });
+                // From here it goes on as a turn that may have run already, and parks before a `once` tool: nothing for a
+                // job whose region knows better.
+                if self.is_in_service(&row.region).await? {
+                    return Err(StoreError::Elsewhere { region: row.region });
+                }
+                row.may_have_run = true;
+                row.region.clone_from(&self.here.region);
             }
             row.state = JobState::Pending;
             row.attempts = 0;
