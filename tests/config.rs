@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use shared::agent::{Agent, Resources, TurnLimits};
 use shared::config::{
-    Config, GatewayConfig, HooksConfig, Hsts, ModelInfo, ProviderApi, ProviderConfig, TurnConfig, schema,
+    Config, GatewayConfig, HooksConfig, Hsts, ModelInfo, ProviderApi, ProviderConfig, TurnConfig, json_schema,
 };
 use shared::id::AgentId;
 use shared::limit::Limit;
@@ -453,7 +453,7 @@ fn what_is_shown_has_no_secret_and_loads_to_the_same_settings() {
 fn the_checked_in_schema_is_the_one_of_this_code() {
     let checked_in: Value = serde_json::from_str(SCHEMA).unwrap();
     assert!(
-        checked_in == schema(),
+        checked_in == json_schema(),
         "the file's shape changed; run: cargo run -q -- config schema > shared/openclaw.schema.json"
     );
 }

@@ -19,7 +19,7 @@ mod units;
 
 pub use cloud::{CloudConfig, VARIABLES as CLOUD_VARIABLES};
 pub use problems::{Problem, Problems};
-pub use schema::schema;
+pub use schema::json_schema;
 
 use crate::agent::Agent;
 use crate::id::AgentId;

@@ -28,7 +28,7 @@ pub(crate) fn run(command: ConfigCommand, host: &HostArgs) -> Result<(), Fault> 
     match command {
         ConfigCommand::Check { file, output } => check(file.as_deref(), output, host),
         ConfigCommand::Show => Ok(output::json(&host.config(Purpose::Look)?.show())?),
-        ConfigCommand::Schema => Ok(output::json(&shared::config::schema())?),
+        ConfigCommand::Schema => Ok(output::json(&shared::config::json_schema())?),
     }
 }
 

@@ -108,7 +108,7 @@ impl Kind {
 
 /// The JSON Schema of `openclaw.json`, made from the shape that is read. A test says when it is no longer what is written
 /// down.
-pub fn schema() -> Value {
+pub fn json_schema() -> Value {
     let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<File>().to_value();
     leave_out_null(&mut schema);
     schema
