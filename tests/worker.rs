@@ -1,6 +1,9 @@
-//! The worker: what counts as a job's attempt, and what becomes of a job that nobody ever settles.
+//! The worker and the sweep beside it: what counts as a job's attempt, and what becomes of a job that nobody ever settles.
 
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
+
+#[path = "worker/sweep.rs"]
+mod sweep;
 
 use harness::agents::ScriptedAgents;
 use harness::app::TestApp;

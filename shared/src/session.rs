@@ -13,6 +13,7 @@ use crate::region::Home;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::cmp::Ordering;
 use std::time::Duration;
 
 /// A session's head.
@@ -265,6 +266,23 @@ pub struct Turn {
     pub outcome: Option<TurnOutcome>,
 }
 
+/// A turn without an end whose lease ran out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interrupted {
+    /// The turn.
+    pub turn: Turn,
+    /// How often it was resumed since its last step.
+    pub tries: u32,
+}
+
+impl Interrupted {
+    /// The order in which they are found: accepted first; ties by tenant and id.
+    pub fn by_acceptance(one: &Self, other: &Self) -> Ordering {
+        let place = |found: &Self| (found.turn.accepted_at, found.turn.tenant.clone(), found.turn.id.clone());
+        place(one).cmp(&place(other))
+    }
+}
+
 /// What a session is to become as a whole. Asking for it again does nothing twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionChange {
@@ -396,7 +414,7 @@ pub trait SessionIndex: Send + Sync {
 
     /// Turns whose lease ran out before `now` without an end, oldest first: to be resumed. Of every tenant; of several
     /// regions, those at home here, and those whose home may be gone.
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError>;
+    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError>;
 
     /// Turns that ended [`TurnOutcome::Parked`], newest first.
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError>;

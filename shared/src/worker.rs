@@ -1,5 +1,7 @@
 //! The queue's worker: [`process`] runs one delivery and says how it ended, [`handle`] settles it; [`run`] is the loop
-//! around them, and [`sweep`] finishes turns that a crash interrupted.
+//! around them. Beside it [`sweep`] finishes turns that a crash interrupted.
+
+pub mod sweep;
 
 use crate::agent::{AgentInvoker, RunRequest, TurnEvent};
 use crate::app::App;
@@ -12,18 +14,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Pause between two looks at an empty queue. A job waits half of it on average.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// Pause between two looks for interrupted turns.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
 /// First and longest pause before a failed job is tried again; it doubles with each attempt.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(900));
+
+/// Shortest and longest pause before a job looks again whether its session is free. Between them it waits as long as it
+/// has waited already: looks that are no attempts must not become many.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// Runs one delivery to its end. Runs the work at most once at a time: a turn delivered twice is resumed or replayed.
 pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
@@ -46,7 +48,8 @@ pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
         Ok(TurnOutcome::Failed(failure)) => Error::from(failure),
         Err(error) => error,
     };
-    verdict(&error, attempt, max_attempts)
+    let age = app.clock.now().since(delivery.job.created_at);
+    verdict(&error, attempt, max_attempts, age)
 }
 
 /// What becomes of a job that was delivered as often as may be, without any of those deliveries being settled: whatever
@@ -63,22 +66,24 @@ async fn unsettled(app: &App, request: &RunRequest, max_attempts: u32) -> Outcom
     Outcome::Dead { reason }
 }
 
-/// What becomes of a job that failed with `error` at its `attempt`-th delivery.
-fn verdict(error: &Error, attempt: u32, max_attempts: u32) -> Outcome {
+/// What becomes of a job of this age that failed with `error` at its `attempt`-th delivery.
+fn verdict(error: &Error, attempt: u32, max_attempts: u32, age: Duration) -> Outcome {
     let reason = format!("{}: {error}", error.kind.code());
+    // A busy session is nobody's failure, and a turn that goes on elsewhere none at all: neither was an attempt.
+    let counts = error.kind != ErrorKind::Conflict;
     match error.kind.job_verdict() {
         JobVerdict::Dead => Outcome::Dead { reason },
-        // A busy session is nobody's failure, and a turn that goes on elsewhere none at all: neither was an attempt.
-        JobVerdict::Retry if attempt >= max_attempts && error.kind != ErrorKind::Conflict => {
+        JobVerdict::Retry if counts && attempt >= max_attempts => {
             Outcome::Dead { reason: format!("given up after {attempt} attempts; the last: {reason}") }
         }
         JobVerdict::Retry => {
-            let doubled = BACK_OFF.0.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
-            Outcome::Retry {
-                after: doubled.min(BACK_OFF.1).max(error.retry_after.unwrap_or_default()),
-                counts: error.kind != ErrorKind::Conflict,
-                reason,
-            }
+            let pause = if counts {
+                let doubled = BACK_OFF.0.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+                doubled.min(BACK_OFF.1)
+            } else {
+                age.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)
+            };
+            Outcome::Retry { after: pause.max(error.retry_after.unwrap_or_default()), counts, reason }
         }
     }
 }
@@ -177,75 +182,6 @@ pub async fn handle(app: &App, delivery: &Delivery) -> bool {
     }
 }
 
-/// Finishes turns whose process died, until `stop`: at once at the start, then every second. Turns whose lease still
-/// runs come later.
-pub async fn sweep(app: App, work: TaskTracker, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        sweep_once(&app, &work).await;
-        let _ = stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY)).await;
-    }
-}
-
-/// Most turns of one look.
-const SWEPT_AT_ONCE: usize = 64;
-
-/// One look: gives this region's sign of life, then finishes interrupted turns whose session's home is here, or whose home
-/// is gone, and meanwhile brings what an old home wrote late to one outcome. Waits for those turns. Returns how many turns
-/// it touched.
-pub async fn sweep_once(app: &App, work: &TaskTracker) -> usize {
-    if let Some(regions) = &app.regions
-        && let Err(error) = regions.beat(app.clock.now()).await
-    {
-        tracing::error!(target: "error", { cause = Error::from(error).cause() }, "no sign of life could be given");
-    }
-    // They come first: their callers wait.
-    let resumed = resume(app, work).await;
-    let reconciled = reconcile(app).await;
-    let touched = resumed.len() + reconciled;
-    futures::future::join_all(resumed).await;
-    touched
-}
-
-/// Sets interrupted turns going again.
-async fn resume(app: &App, work: &TaskTracker) -> Vec<JoinHandle<()>> {
-    let turns = match app.stores.index.interrupted(app.clock.now(), SWEPT_AT_ONCE).await {
-        Ok(turns) => turns,
-        Err(error) => {
-            tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
-            return Vec::new();
-        }
-    };
-    let resumed = turns.into_iter().map(|turn| {
-        let app = app.clone();
-        work.spawn(Box::pin(async move {
-            tracing::warn!(target: "operation", { turn.id = %turn.id, session.key = %turn.session }, "turn resumed");
-            if let Err(error) = app.agents.resume(&turn.tenant, &turn.id).await
-                && error.kind != ErrorKind::Conflict
-            {
-                tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
-            }
-        }))
-    });
-    resumed.collect()
-}
-
-/// Brings late turns to one outcome each. Returns how many.
-async fn reconcile(app: &App) -> usize {
-    let Some(regions) = &app.regions else { return 0 };
-    match regions.reconcile(app.clock.now(), SWEPT_AT_ONCE).await {
-        Ok(reconciled) => {
-            for late in &reconciled {
-                tracing::warn!(target: "operation", { turn.id = %late.turn, session.key = %late.session, verdict = ?late.verdict }, "late turn reconciled");
-            }
-            reconciled.len()
-        }
-        Err(error) => {
-            tracing::error!(target: "error", { cause = Error::from(error).cause() }, "late turns cannot be reconciled");
-            0
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,29 +189,40 @@ mod tests {
     #[test]
     fn a_failure_that_can_pass_is_tried_again_with_growing_pauses_and_then_given_up() {
         let error = Error::new(ErrorKind::Upstream, "no answer");
-        let after = |attempt| match verdict(&error, attempt, 5) {
+        let after = |attempt| match verdict(&error, attempt, 5, Duration::from_secs(7_200)) {
             Outcome::Retry { after, .. } => after.as_secs(),
             other => panic!("{other:?}"),
         };
         assert_eq!([after(1), after(2), after(3), after(4)], [2, 4, 8, 16]);
         let reason = "given up after 5 attempts; the last: upstream: no answer".to_owned();
-        assert_eq!(verdict(&error, 5, 5), Outcome::Dead { reason });
+        assert_eq!(verdict(&error, 5, 5, Duration::ZERO), Outcome::Dead { reason });
     }
 
     #[test]
     fn the_vendors_wish_is_obeyed_when_it_is_longer() {
         let error = Error::new(ErrorKind::RateLimited, "slow down").after(Duration::from_secs(60));
-        let Outcome::Retry { after, .. } = verdict(&error, 1, 5) else { panic!() };
+        let Outcome::Retry { after, .. } = verdict(&error, 1, 5, Duration::ZERO) else { panic!() };
         assert_eq!(after, Duration::from_secs(60));
     }
 
     #[test]
     fn a_wrong_request_is_dead_at_once_and_a_busy_session_never() {
         let wrong = Error::invalid("no");
-        assert_eq!(verdict(&wrong, 1, 5), Outcome::Dead { reason: "invalid: no".to_owned() });
+        let verdict = |error: &Error, attempt| verdict(error, attempt, 5, Duration::ZERO);
+        assert_eq!(verdict(&wrong, 1), Outcome::Dead { reason: "invalid: no".to_owned() });
         let busy = Error::new(ErrorKind::Conflict, "busy");
-        assert!(matches!(verdict(&busy, 50, 5), Outcome::Retry { counts: false, .. }));
+        assert!(matches!(verdict(&busy, 50), Outcome::Retry { counts: false, .. }));
         let failed = Error::new(ErrorKind::Upstream, "no answer");
-        assert!(matches!(verdict(&failed, 1, 5), Outcome::Retry { counts: true, .. }));
+        assert!(matches!(verdict(&failed, 1), Outcome::Retry { counts: true, .. }));
+    }
+
+    #[test]
+    fn a_job_looks_for_its_busy_session_ever_less_often_and_at_least_once_a_minute() {
+        let busy = Error::new(ErrorKind::Conflict, "busy").after(Duration::from_secs(1));
+        let after = |age| match verdict(&busy, 1, 5, Duration::from_secs(age)) {
+            Outcome::Retry { after, .. } => after.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([after(0), after(2), after(4), after(30), after(86_400)], [2, 2, 4, 30, 60]);
     }
 }

@@ -110,19 +110,39 @@ pub(crate) async fn interrupted_turns_are_found_in_every_tenant_oldest_first(sto
     start(stores, &elsewhere, 25, 90).await;
     start(stores, &new_turn("t4", "s4"), 5, 1_000).await;
     run(stores, &new_turn("t5", "s5"), 1).await;
-    let found = stores.index.interrupted(at(89), 10).await.expect("a listing");
-    assert_eq!(found, []);
-    let found = stores.index.interrupted(at(110), 10).await.expect("a listing");
-    assert_eq!(ids(&found), ["t2", "t3", "t1"]);
-    assert_eq!(found[1].tenant, TenantId::new("other"));
-    let found = stores.index.interrupted(at(110), 2).await.expect("a listing");
-    assert_eq!(ids(&found), ["t2", "t3"]);
+    let found = async |now: i64, limit| -> Vec<Turn> {
+        let found = stores.index.interrupted(at(now), limit).await.expect("a listing");
+        found.into_iter().map(|found| found.turn).collect()
+    };
+    assert_eq!(found(89, 10).await, []);
+    let all = found(110, 10).await;
+    assert_eq!(ids(&all), ["t2", "t3", "t1"]);
+    assert_eq!(all[1].tenant, TenantId::new("other"));
+    assert_eq!(ids(&found(110, 2).await), ["t2", "t3"]);
     // One that somebody has resumed is not interrupted any more.
     stores.sessions.begin(&elsewhere, at(110), at(200)).await.expect("a verdict");
-    let found = stores.index.interrupted(at(110), 10).await.expect("a listing");
-    assert_eq!(ids(&found), ["t2", "t1"]);
+    let left = found(110, 10).await;
+    assert_eq!(ids(&left), ["t2", "t1"]);
     let stored = stores.sessions.turn(&tenant(), &TurnId::new("t2")).await.expect("a turn");
-    assert_eq!(Some(&found[0]), stored.as_ref());
+    assert_eq!(Some(&left[0]), stored.as_ref());
+}
+
+pub(crate) async fn an_interrupted_turn_says_how_often_it_was_resumed_since_its_last_step(stores: &Stores) {
+    let tries = async |now: i64| -> Vec<u32> {
+        let found = stores.index.interrupted(at(now), 10).await.expect("a listing");
+        found.into_iter().map(|found| found.tries).collect()
+    };
+    let turn = new_turn("t", "s");
+    start(stores, &turn, 10, 20).await;
+    assert_eq!(tries(20).await, [0]);
+    for (now, until) in [(20, 30), (30, 40)] {
+        stores.sessions.begin(&turn, at(now), at(until)).await.expect("a verdict");
+    }
+    assert_eq!(tries(40).await, [2]);
+    let begun = stores.sessions.begin(&turn, at(40), at(50)).await.expect("a verdict");
+    let Begun::Resumed { lease, .. } = begun else { panic!("{begun:?}") };
+    stores.sessions.append(&lease, &says("on it"), at(45), at(60)).await.expect("a step");
+    assert_eq!(tries(60).await, [0]);
 }
 
 pub(crate) async fn parked_turns_are_found_newest_first(stores: &Stores) {

@@ -12,8 +12,9 @@ use shared::clock::{Clock, Timestamp};
 use shared::error::{ErrorKind, StoreError};
 use shared::id::{SessionKey, TenantId, TurnId};
 use shared::message::{Message, MessageBody};
+use shared::metrics::{Measured, Metrics, Sink};
 use shared::session::{Begun, Lease, NewTurn, Session, SessionStore, Step, Turn, TurnOutcome, Window};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -112,11 +113,24 @@ async fn a_turn_whose_process_has_no_time_left_is_at_work_elsewhere_and_no_failu
     lab.vendor.answer(Answer::Silence(Gate::new()));
     let deadline = Deadline::default();
     deadline.set(Instant::now() + Duration::from_secs(30));
-    let runner = Runner::with_deadline(lab.parts(), deadline);
+    let told = Arc::new(Told::default());
+    let metrics = Arc::new(Metrics::told(Some(Arc::clone(&told) as Arc<dyn Sink>)));
+    let runner = Runner::with_deadline(RunnerParts { metrics, ..lab.parts() }, deadline);
     let stopped = ended(&runner, lab.request("hello")).await.unwrap_err();
     // What a queue does not count as an attempt.
     assert_eq!(stopped.kind, ErrorKind::Conflict);
     assert!(stopped.retry_after.is_some());
+    assert_eq!(*told.0.lock().unwrap(), [], "it is no error, and has no end yet");
+}
+
+/// What operators are told.
+#[derive(Default)]
+struct Told(Mutex<Vec<Measured>>);
+
+impl Sink for Told {
+    fn tell(&self, measured: Measured) {
+        self.0.lock().unwrap().push(measured);
+    }
 }
 
 /// Stores that take no more than 150 bytes of messages at once.

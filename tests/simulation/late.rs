@@ -14,7 +14,7 @@ use shared::error::StoreError;
 use shared::id::{AgentId, RegionId, SessionKey, TenantId, TurnId};
 use shared::region::{Home, Reconciled, RegionState, Regions, Verdict};
 use shared::session::{Begun, NewTurn, Window};
-use shared::worker::sweep_once;
+use shared::worker::sweep;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ async fn a_region_resumes_its_own_turns_and_those_of_regions_that_are_gone() {
     two.replicate().await;
     let listed = async |region: usize, now: i64| {
         let turns = two.stores[region].index.interrupted(at(now), 10).await.expect("a list");
-        turns.into_iter().map(|turn| turn.id.to_string()).collect::<Vec<_>>()
+        turns.into_iter().map(|found| found.turn.id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(listed(0, 1_000).await, ["t"]);
     assert_eq!(listed(1, 1_000).await, [""; 0]);
@@ -235,7 +235,7 @@ async fn an_interrupted_turn_does_not_wait_for_the_look_at_late_ones() {
     start(&app.stores, &new, 0, 100).await;
     let regions = app.regions.clone().expect("several regions");
     let app = App { regions: Some(Arc::new(Stuck(regions))), ..app };
-    let look = tokio::time::timeout(Duration::from_secs(60), sweep_once(&app, &world.work)).await;
+    let look = tokio::time::timeout(Duration::from_secs(60), sweep::once(&app, &world.work)).await;
     assert!(look.is_err());
     let turn = app.stores.sessions.turn(&tenant(), &TurnId::new("t")).await.expect("a turn");
     assert!(turn.is_some_and(|turn| turn.outcome.is_some()));

@@ -308,7 +308,7 @@ impl World {
     /// One look of a region's sweep. Returns how many turns it touched.
     pub(super) async fn sweep(&self, region: usize) -> usize {
         let process = self.at(region);
-        process.life.during(worker::sweep_once(&process.app, &self.work)).await.unwrap_or(0)
+        process.life.during(worker::sweep::once(&process.app, &self.work)).await.unwrap_or(0)
     }
 
     /// Does what is due in a region's queue, once. Returns how many jobs there were.

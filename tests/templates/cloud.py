@@ -215,7 +215,8 @@ class Cloud:
         """The emulator keeps a number that comes from a parameter as text, and then cannot compare it."""
         client = self.client("lambda", region)
         for one in client.list_event_source_mappings()["EventSourceMappings"]:
-            client.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": 5})
+            most = int(one["ScalingConfig"]["MaximumConcurrency"])
+            client.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": most})
 
 
 @contextmanager

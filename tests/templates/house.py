@@ -96,7 +96,7 @@ def reported():
 
 
 # The right that a store's write to an item takes, also as a part of a transaction.
-RIGHT_OF_WRITE = {"Put": "PutItem", "Delete": "DeleteItem", "Add": "UpdateItem", "Check": "ConditionCheckItem"}
+RIGHT_OF_WRITE = {"Put": "PutItem", "Delete": "DeleteItem", "Add": "UpdateItem"}
 
 
 def written(*files):

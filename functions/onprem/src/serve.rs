@@ -98,7 +98,7 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
 
     let stop = CancellationToken::new();
     let Site { app, tasks, .. } = &site;
-    tasks.spawn(Box::pin(worker::sweep(app.clone(), tasks.clone(), stop.clone())));
+    tasks.spawn(Box::pin(worker::sweep::run(app.clone(), tasks.clone(), stop.clone())));
     tasks.spawn(Box::pin(worker::run(app.clone(), tasks.clone(), stop.clone())));
     let router = http::router(app.clone());
     tasks.spawn(Box::pin(listen::accept(listener, router, tasks.clone(), stop.clone())));

@@ -352,24 +352,31 @@ impl Shared {
             audit: self.audit(&PrincipalId::new("reef"), "turn.accepted", json!({"trigger": "resume"})),
         };
         let now = self.now();
-        let (lease, steps) =
-            match self.parts.sessions.begin(&again, now, now + self.parts.config.turns.lease).await? {
-                Begun::Resumed { lease, tries, .. } if tries > TRIES => return self.give_up(&lease).await,
-                Begun::Resumed { lease, steps, .. } => (lease, steps),
-                Begun::Replayed(turn) => {
-                    return turn.outcome.ok_or_else(|| Error::internal("a replayed turn has no outcome"));
-                }
-                // Between our look and now somebody else finished it with an error that may pass: it has no input of
-                // ours, so there is nothing to run.
-                Begun::Started(lease) => {
-                    let error = Error::new(ErrorKind::Unavailable, "the turn was interrupted; ask again");
-                    return TurnRun::refuse(self, &lease, error, Vec::new()).await;
-                }
-                Begun::Busy { .. } | Begun::Orphaned(_) | Begun::Mismatch => {
-                    return Err(busy("another process is at work on the session"));
-                }
-                Begun::Elsewhere(home) => return Err(elsewhere(&home)),
-            };
+        let (lease, steps) = match self
+            .parts
+            .sessions
+            .begin(&again, now, now + self.parts.config.turns.lease)
+            .await?
+        {
+            Begun::Resumed { lease, tries, .. } if tries > TRIES => return self.give_up(&lease).await,
+            Begun::Resumed { lease, steps, tries } => {
+                tracing::warn!(target: "operation", { turn.id = %lease.turn, session.key = %lease.session, tries }, "turn resumed");
+                (lease, steps)
+            }
+            Begun::Replayed(turn) => {
+                return turn.outcome.ok_or_else(|| Error::internal("a replayed turn has no outcome"));
+            }
+            // Between our look and now somebody else finished it with an error that may pass: it has no input of
+            // ours, so there is nothing to run.
+            Begun::Started(lease) => {
+                let error = Error::new(ErrorKind::Unavailable, "the turn was interrupted; ask again");
+                return TurnRun::refuse(self, &lease, error, Vec::new()).await;
+            }
+            Begun::Busy { .. } | Begun::Orphaned(_) | Begun::Mismatch => {
+                return Err(busy("another process is at work on the session"));
+            }
+            Begun::Elsewhere(home) => return Err(elsewhere(&home)),
+        };
         let Some(agent) = self.parts.config.agent(&again.agent).cloned() else {
             let error = Error::not_found(format!("the agent '{}' is no longer configured", again.agent));
             return TurnRun::refuse(self, &lease, error, Vec::new()).await;

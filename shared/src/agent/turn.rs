@@ -77,6 +77,8 @@ pub(super) enum SoFar {
 enum Halt {
     /// The lease or the store is lost: nothing more may be written. The turn will be resumed elsewhere.
     Lost(Error),
+    /// This process has to stop, and gave the lease back: another one goes on.
+    HandedOver(Error),
     /// It failed, and the failure is its outcome.
     Failed(Error),
     /// A call's effect is not known.
@@ -175,6 +177,12 @@ impl TurnRun {
                 self.tell(Err(Failure::from(&error).into()));
                 Err(error)
             }
+            Halt::HandedOver(error) => {
+                tracing::info!(target: "operation", { turn.id = %self.lease.turn,
+                    session.key = %self.lease.session }, "turn handed over: the time of this process is over");
+                self.tell(Err(Failure::from(&error).into()));
+                Err(error)
+            }
             Halt::Failed(error) => {
                 tracing::error!(target: "error", { turn.id = %self.lease.turn,
                     session.key = %self.lease.session,
@@ -207,8 +215,8 @@ impl TurnRun {
         // If that fails, the turn goes on later.
         let _ = self.shared.parts.sessions.append(&self.lease, &Step::default(), now, now).await;
         let message = "the time of this process is over; the turn goes on in another one";
-        // Not a failure: as with a lease that was lost, somebody else is at work on it from now on.
-        Halt::Lost(Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1)))
+        // Not a failure: somebody else is at work on it from now on.
+        Halt::HandedOver(Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1)))
     }
 
     /// Stores the outcome and tells it.

@@ -4,7 +4,7 @@
 use super::Cloud;
 use crate::agent::hop::Check;
 use crate::error::Error;
-use crate::worker;
+use crate::worker::{self, sweep};
 use futures::FutureExt;
 use futures::future::{join, join_all};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ pub async fn run(cloud: &Cloud, event: Value) -> Result<Value, Error> {
             // Side by side: a queue that fails must not keep the region from giving its sign of life, nor may a turn that
             // is resumed keep jobs from being sent again.
             let resent = cloud.queue.resend_stranded(cloud.app.clock.now());
-            let (resent, resumed) = join(resent, worker::sweep_once(&cloud.app, &cloud.work)).await;
+            let (resent, resumed) = join(resent, sweep::once(&cloud.app, &cloud.work)).await;
             json!({"resumed": resumed, "resent": resent?})
         }
         Event::Check { check: Check::Ready } => json!({"ready": cloud.app.store_answers().await}),

@@ -14,7 +14,7 @@ const READY: &str = "\"ready\":true";
 
 /// What the gateway answers when it has started. It is not asked whether traffic may come: in a region that was taken out of
 /// service none may, and it must be possible to deploy to that region, too.
-const STARTED: &str = "\"ok\":true";
+const STARTED: &str = "\"status\":\"started\"";
 
 /// The parameter that says which version of the keys the functions are given. CloudFormation reads the secret only when
 /// this changes.

@@ -8,8 +8,8 @@ use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{Message, MessageBody};
 use crate::session::{
-    Begun, Holder, Idempotency, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step,
-    Turn, TurnOutcome, Window,
+    Begun, Holder, Idempotency, Interrupted, Lease, NewTurn, Session, SessionFilter, SessionIndex,
+    SessionStore, Step, Turn, TurnOutcome, Window,
 };
 use async_trait::async_trait;
 
@@ -373,17 +373,19 @@ impl SessionIndex for Memory {
         Ok(sessions)
     }
 
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError> {
+    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
         let state = self.state();
-        let held =
-            state.sessions.values().filter_map(|head| Some((&head.session, head.session.holder.as_ref()?)));
-        let mut turns = held
+        let held = state.sessions.values().filter_map(|head| Some((head, head.session.holder.as_ref()?)));
+        let mut found = held
             .filter(|(_, holder)| holder.until <= now)
-            .map(|(session, holder)| Ok(state.turn_record(&session.tenant, &holder.turn)?.turn.clone()))
-            .collect::<Result<Vec<Turn>, StoreError>>()?;
-        turns.sort_by(|a, b| (a.accepted_at, &a.tenant, &a.id).cmp(&(b.accepted_at, &b.tenant, &b.id)));
-        turns.truncate(limit);
-        Ok(turns)
+            .map(|(head, holder)| {
+                let turn = state.turn_record(&head.session.tenant, &holder.turn)?.turn.clone();
+                Ok(Interrupted { turn, tries: head.tries })
+            })
+            .collect::<Result<Vec<Interrupted>, StoreError>>()?;
+        found.sort_by(Interrupted::by_acceptance);
+        found.truncate(limit);
+        Ok(found)
     }
 
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError> {

@@ -10,7 +10,7 @@ use super::{DynamoStores, TRIES, contended, pasts, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
-use crate::session::{Session, SessionFilter, SessionIndex, Turn};
+use crate::session::{Interrupted, Session, SessionFilter, SessionIndex, Turn};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::cmp::Reverse;
@@ -137,9 +137,9 @@ impl SessionIndex for DynamoStores {
         Ok(sessions)
     }
 
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError> {
+    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
         let core = self.core.as_ref();
-        let mut found: Vec<Turn> = Vec::new();
+        let mut found: Vec<Interrupted> = Vec::new();
         let mut states = None;
         for shard in 0..SHARDS {
             let walk = Walk::new(core, held_in(shard), String::from("0"), END.to_owned(), 100);
@@ -166,12 +166,12 @@ impl SessionIndex for DynamoStores {
                 }
                 let turn = turns::find(core, &view.tenant, &held.turn).await?;
                 if let Some(turn) = turn.filter(|turn| turn.outcome.is_none()) {
-                    found.push(turn);
+                    found.push(Interrupted { turn, tries: held.tries });
                     of_shard += 1;
                 }
             }
         }
-        found.sort_by(|a, b| (a.accepted_at, &a.tenant, &a.id).cmp(&(b.accepted_at, &b.tenant, &b.id)));
+        found.sort_by(Interrupted::by_acceptance);
         found.truncate(limit);
         Ok(found)
     }

@@ -5,7 +5,7 @@ use super::{Row, SqlError, Tx, args, locking, read_all, read_first};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId};
-use crate::session::{Session, SessionFilter, Turn};
+use crate::session::{Interrupted, Session, SessionFilter, Turn};
 
 /// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
 /// each, merged.
@@ -50,16 +50,16 @@ pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
     tx: &mut T,
     now: Timestamp,
     limit: usize,
-) -> Result<Vec<Turn>, SqlError> {
+) -> Result<Vec<Interrupted>, SqlError> {
     let rows = tx.query(
         "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel, t.options,
-             t.accepted_at, t.ended_at, t.outcome
+             t.accepted_at, t.ended_at, t.outcome, s.tries
          FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
          WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1
          ORDER BY t.accepted_at, t.tenant, t.id LIMIT $2",
         args![now, limit],
     ).await?;
-    read_all(rows, read_turn)
+    read_all(rows, |row| Ok(Interrupted { turn: read_turn(row)?, tries: row.count()? }))
 }
 
 /// [`crate::session::SessionIndex::parked`].

@@ -13,8 +13,8 @@ use crate::limit::{Decision, Limit, RateLimiter};
 use crate::message::Message;
 use crate::principal::{Token, TokenStore};
 use crate::session::{
-    Begun, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step, Turn, TurnOutcome,
-    Window,
+    Begun, Interrupted, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step, Turn,
+    TurnOutcome, Window,
 };
 use async_trait::async_trait;
 use std::sync::atomic::Ordering;
@@ -85,7 +85,7 @@ impl SessionIndex for Sqlite {
         self.read_aside(move |tx| now(index::list(tx, &tenant, &filter))).await
     }
 
-    async fn interrupted(&self, at: Timestamp, limit: usize) -> Result<Vec<Turn>, StoreError> {
+    async fn interrupted(&self, at: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
         self.read(|tx| now(index::interrupted(tx, at, limit)))
     }
 

@@ -1,0 +1,167 @@
+//! The sweep: which interrupted turns are resumed beside each other, and which wait for what.
+
+use async_trait::async_trait;
+use harness::app::TestApp;
+use harness::stores::{done, new_turn, says, start};
+use shared::agent::{AgentInvoker, RunRequest, TurnStream};
+use shared::app::Stores;
+use shared::clock::{Clock, Timestamp};
+use shared::error::{Error, ErrorKind};
+use shared::id::{TenantId, TurnId};
+use shared::session::{Begun, TurnOutcome};
+use shared::worker::sweep;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How the resumption of a turn goes that does not just end.
+#[derive(Clone, Copy)]
+enum Goes {
+    /// For as long as anybody looks.
+    On,
+    /// Its home is another region.
+    Elsewhere,
+}
+
+/// Resumes turns, and tells which it was asked for.
+struct Resumer {
+    named: BTreeMap<&'static str, Goes>,
+    asked: UnboundedSender<String>,
+    stores: OnceLock<Stores>,
+    now: OnceLock<Timestamp>,
+    at_work: AtomicUsize,
+    most_at_work: AtomicUsize,
+}
+
+impl Resumer {
+    async fn end(&self, turn: &TurnId) -> TurnOutcome {
+        let (stores, now) = (self.stores.get().expect("stores"), *self.now.get().expect("a time"));
+        let id = turn.as_str();
+        let begun = stores.sessions.begin(&new_turn(id, id), now, now + Duration::from_secs(1)).await;
+        let Ok(Begun::Resumed { lease, .. }) = begun else { panic!("{begun:?}") };
+        stores.sessions.commit(&lease, &says("fine"), &done("fine"), now).await.expect("a commit");
+        done("fine")
+    }
+}
+
+#[async_trait]
+impl AgentInvoker for Resumer {
+    async fn invoke(&self, _: RunRequest) -> Result<TurnStream, Error> {
+        Err(Error::not_found("no request is made here"))
+    }
+
+    async fn resume(&self, _: &TenantId, turn: &TurnId) -> Result<TurnOutcome, Error> {
+        self.asked.send(turn.to_string()).expect("a listener");
+        match self.named.get(turn.as_str()) {
+            Some(Goes::On) => std::future::pending().await,
+            Some(Goes::Elsewhere) => Err(Error::new(ErrorKind::Conflict, "it is at home elsewhere")),
+            None => {
+                let at_work = self.at_work.fetch_add(1, Ordering::Relaxed) + 1;
+                self.most_at_work.fetch_max(at_work, Ordering::Relaxed);
+                // Whoever else was set going begins, too.
+                tokio::task::yield_now().await;
+                let outcome = self.end(turn).await;
+                self.at_work.fetch_sub(1, Ordering::Relaxed);
+                Ok(outcome)
+            }
+        }
+    }
+}
+
+struct Stage {
+    app: TestApp,
+    resumer: Arc<Resumer>,
+    asked: UnboundedReceiver<String>,
+}
+
+impl Stage {
+    fn new(named: &[(&'static str, Goes)]) -> Self {
+        let (sender, asked) = unbounded_channel();
+        let resumer = Arc::new(Resumer {
+            named: named.iter().copied().collect(),
+            asked: sender,
+            stores: OnceLock::new(),
+            now: OnceLock::new(),
+            at_work: AtomicUsize::new(0),
+            most_at_work: AtomicUsize::new(0),
+        });
+        let app = TestApp::with_agents(Arc::clone(&resumer) as Arc<_>);
+        resumer.stores.get_or_init(|| app.app.stores.clone());
+        let stage = Self { app, resumer, asked };
+        stage.resumer.now.get_or_init(|| stage.app.clock.now());
+        stage
+    }
+
+    /// A turn whose lease ends so many milliseconds from now, after it was resumed `tries` times.
+    async fn interrupted(&self, id: &str, tries: u32, ends_in: i64) {
+        let (stores, turn) = (&self.app.app.stores, new_turn(id, id));
+        let now = self.app.clock.now().as_millis();
+        start(stores, &turn, now, now + ends_in).await;
+        for _ in 0..tries {
+            let end = Timestamp::from_millis(now + ends_in);
+            let begun = stores.sessions.begin(&turn, end, end).await;
+            assert!(matches!(begun, Ok(Begun::Resumed { .. })), "{begun:?}");
+        }
+    }
+
+    /// One sweep of a function: which turns it resumed, and how many it says that it touched.
+    async fn once(&mut self) -> (Vec<String>, usize) {
+        let touched = sweep::once(&self.app.app, &TaskTracker::new()).await;
+        let mut asked = Vec::new();
+        while let Ok(turn) = self.asked.try_recv() {
+            asked.push(turn);
+        }
+        asked.sort();
+        (asked, touched)
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_was_resumed_in_vain_twice_is_resumed_with_none_beside_it() {
+    let mut stage = Stage::new(&[]);
+    for (id, tries) in [("poison", 2), ("taken-along", 2), ("first-time", 1), ("sound", 0)] {
+        stage.interrupted(id, tries, 0).await;
+    }
+    let named = |ids: &[&str]| (ids.iter().map(ToString::to_string).collect::<Vec<_>>(), ids.len());
+    assert_eq!(stage.once().await, named(&["first-time", "sound"]));
+    assert_eq!(stage.once().await, named(&["poison"]));
+    assert_eq!(stage.once().await, named(&["taken-along"]));
+    assert_eq!(stage.once().await, named(&[]));
+}
+
+#[tokio::test]
+async fn a_function_resumes_what_it_has_memory_for_at_once_and_then_looks_for_more() {
+    let mut stage = Stage::new(&[]);
+    for number in 0..40 {
+        stage.interrupted(&format!("t{number}"), 0, 0).await;
+    }
+    let (asked, touched) = stage.once().await;
+    assert_eq!((asked.len(), touched), (40, 40));
+    assert_eq!(stage.resumer.most_at_work.load(Ordering::Relaxed), 16);
+}
+
+#[tokio::test]
+async fn a_turn_of_another_region_is_not_counted_as_resumed() {
+    let mut stage = Stage::new(&[("t", Goes::Elsewhere)]);
+    stage.interrupted("t", 0, 0).await;
+    assert_eq!(stage.once().await, (vec!["t".to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_server_no_interrupted_turn_waits_for_the_end_of_another_one() {
+    let mut stage = Stage::new(&[("long", Goes::On)]);
+    stage.interrupted("long", 0, 0).await;
+    stage.interrupted("short", 0, 10_000).await;
+    let (work, stop) = (TaskTracker::new(), CancellationToken::new());
+    let looking = work.spawn(sweep::run(stage.app.app.clone(), work.clone(), stop.clone()));
+    assert_eq!(stage.asked.recv().await.as_deref(), Some("long"));
+    stage.app.clock.advance(Duration::from_secs(11));
+    let until_short = async { while stage.asked.recv().await.is_some_and(|turn| turn != "short") {} };
+    tokio::time::timeout(Duration::from_secs(10), until_short).await.expect("the other turn");
+    stop.cancel();
+    looking.await.expect("the end of the sweep");
+}
