@@ -6,6 +6,8 @@
 
 #[path = "dynamodb/cut_short.rs"]
 mod cut_short;
+#[path = "dynamodb/not_arrived.rs"]
+mod not_arrived;
 #[path = "dynamodb/on_the_way.rs"]
 mod on_the_way;
 
@@ -39,6 +41,11 @@ impl Lab {
         let (core, local) = server.tables().await;
         let adapter = DynamoStores::new(Arc::new(core.clone()), Arc::new(local.clone()), here());
         Self { core, local, stores: stores_of(&Arc::new(adapter)), _server: server }
+    }
+
+    /// The same stores, as the parts over them take them.
+    fn rows(&self) -> DynamoStores {
+        DynamoStores::new(Arc::new(self.core.clone()), Arc::new(self.local.clone()), here())
     }
 
     fn consumed(&self) -> (Units, Units) {
