@@ -190,8 +190,16 @@ impl DynamoStores {
         for _ in 0..TRIES {
             let stored = self.job(tenant, id).await?;
             let unchanged = stored.as_ref().map_or(Condition::Absent, Row::unchanged);
+            let token = stored.as_ref().map(|row| row.token);
             let next = change(stored)?;
-            if self.wrote(vec![Write::Put(next.item(), unchanged)]).await? {
+            let writes = vec![Write::Put(next.item(), unchanged)];
+            // A write that leaves the token as it is does not stand in the way of its own repetition.
+            let is_written = if token == Some(next.token) {
+                self.wrote(writes).await?
+            } else {
+                self.wrote_once(writes).await?
+            };
+            if is_written {
                 return Ok(());
             }
         }
@@ -499,7 +507,7 @@ impl JobQueue for DynamoStores {
             row.visible_at = now;
             // The token stays, so the state is what a second redrive finds changed.
             let dead = Condition::Is("state", Attr::Text("dead".to_owned()));
-            if self.wrote(vec![Write::Put(row.item(), dead)]).await? {
+            if self.wrote_once(vec![Write::Put(row.item(), dead)]).await? {
                 return Ok(());
             }
         }
