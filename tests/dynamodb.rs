@@ -13,7 +13,9 @@ mod on_the_way;
 
 use harness::app::TestApp;
 use harness::dynamo::{Dynamo, here};
-use harness::stores::{at, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant};
+use harness::stores::{
+    at, delete, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant,
+};
 use serde_json::json;
 use shared::adapters::aws::dynamodb::table::{Key, Table};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
@@ -146,7 +148,7 @@ async fn what_is_too_large_for_an_item_is_kept_in_several() {
     }
     let again = lab.stores.sessions.begin(&new, at(40), at(100)).await.expect("a verdict");
     assert!(matches!(again, Begun::Replayed(_)));
-    lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    delete(&lab.stores, "s").await;
     let next = NewTurn { new_session_id: SessionId::new("second"), ..new };
     start(&lab.stores, &next, 50, 100).await;
 }
@@ -223,7 +225,7 @@ async fn a_rate_limits_state_is_forgotten_when_the_subject_is_idle() {
 async fn nothing_of_a_deleted_session_is_left_but_its_audit_rows() {
     let lab = Lab::new().await;
     run(&lab.stores, &keyed_turn("t1", "s", "k"), 10).await;
-    lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    delete(&lab.stores, "s").await;
     for (partition, sort) in
         [("T#main#t1", "-"), ("I#main#alice#k", "-"), ("S#main#s", "H"), ("S#main#s", "H!")]
     {

@@ -94,8 +94,8 @@ impl DynamoStores {
         Ok(agents)
     }
 
-    /// The session, if nothing is at work or interrupted on it.
-    async fn idle(&self, tenant: &TenantId, key: &SessionKey) -> Result<View, StoreError> {
+    /// The session, if this is its present transcript and nothing is at work or interrupted on it.
+    async fn idle(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<View, StoreError> {
         let found = heads::find(self.core.as_ref(), tenant, key).await?;
         if let (None, Some(clearing)) = (&found.view, &found.clearing) {
             self.clear(clearing).await?;
@@ -104,6 +104,9 @@ impl DynamoStores {
         if let Some(home) = self.elsewhere(&view.meta) {
             let cause = format!("the session is at home in {}", home.region);
             return Err(StoreError::Unavailable(cause.into()));
+        }
+        if view.head.id != *from {
+            return Err(StoreError::NotFound);
         }
         if view.head.held.is_some() { Err(StoreError::Fenced) } else { Ok(view) }
     }
@@ -201,12 +204,13 @@ impl SessionIndex for DynamoStores {
         &self,
         tenant: &TenantId,
         key: &SessionKey,
+        from: &SessionId,
         id: &SessionId,
         now: Timestamp,
     ) -> Result<Session, StoreError> {
         let taken = || StoreError::Broken("this transcript id is taken".into());
         for _ in 0..TRIES {
-            let mut view = self.idle(tenant, key).await?;
+            let mut view = self.idle(tenant, key, from).await?;
             if view.head.id == *id || pasts::find(self.core.as_ref(), &view, id).await?.is_some() {
                 return Err(taken());
             }
@@ -230,9 +234,9 @@ impl SessionIndex for DynamoStores {
 
     /// One transaction makes the session and its turns unfindable; their items then go one by one. What a crash leaves
     /// of them is cleared when the key is next used, or deleted again.
-    async fn delete(&self, tenant: &TenantId, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let view = self.idle(tenant, key).await?;
+            let view = self.idle(tenant, key, from).await?;
             let (clearing, writes) = self.forget(&view).await?;
             if self.wrote(writes).await? {
                 return self.clear(&clearing).await;
