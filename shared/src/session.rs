@@ -402,7 +402,8 @@ pub trait SessionIndex: Send + Sync {
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError>;
 
     /// Gives the session, whose present transcript is `from`, a new, empty one under `id`; the old one is kept until the
-    /// session is deleted. Returns the new head.
+    /// session is deleted. Returns the new head. If `id` is one of its transcripts already, the reset was done before:
+    /// nothing changes, and the present head is returned.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also if `from` is not the present transcript; [`StoreError::Fenced`] while a turn holds

@@ -219,6 +219,23 @@ pub(crate) async fn a_newer_transcript_is_neither_reset_nor_deleted(stores: &Sto
     assert_eq!(kept.and_then(|turn| turn.outcome), Some(done("reply to t2")));
 }
 
+pub(crate) async fn a_reset_is_done_once(stores: &Stores) {
+    let first = run(stores, &new_turn("t1", "s"), 10).await.session_id;
+    reset(stores, "s", "second", 20).await;
+    let (second, third) = (SessionId::new("second"), SessionId::new("third"));
+    let again = stores.index.reset(&tenant(), &key("s"), &first, &second, at(30)).await.expect("an answer");
+    assert_eq!((again.id, again.updated_at), (second.clone(), at(20)));
+    reset(stores, "s", "third", 40).await;
+    start(stores, &new_turn("t2", "s"), 50, 100).await;
+    let head = stores.sessions.load(&tenant(), &key("s")).await.expect("a head");
+    // Another one has followed, and a turn is at work.
+    for from in [&first, &second, &third] {
+        let again = stores.index.reset(&tenant(), &key("s"), from, &second, at(60)).await;
+        assert_eq!(Some(again.expect("an answer")), head);
+    }
+    assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), head);
+}
+
 pub(crate) async fn a_deletion_takes_everything_but_the_audit_trail(stores: &Stores) {
     run(stores, &keyed_turn("t1", "s", "k"), 10).await;
     reset(stores, "s", "second", 20).await;

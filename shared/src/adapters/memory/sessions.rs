@@ -415,6 +415,10 @@ impl SessionIndex for Memory {
     ) -> Result<Session, StoreError> {
         let mut state = self.state();
         let taken = state.transcripts.contains_key(&(tenant.clone(), id.clone()));
+        let known = state.sessions.get(&(tenant.clone(), key.clone()));
+        if let Some(head) = known.filter(|head| head.session.id == *id || head.past.contains(id)) {
+            return Ok(head.session.clone());
+        }
         let head = state.idle_mut(tenant, key, from)?;
         if taken {
             return Err(StoreError::Broken("this transcript id is taken".into()));

@@ -104,6 +104,13 @@ pub(in crate::adapters::onprem) async fn reset<T: Tx>(
     id: &SessionId,
     now: Timestamp,
 ) -> Result<Session, SqlError> {
+    if let Some(session) = super::sessions::load(tx, tenant, key).await? {
+        let past = "SELECT session_id FROM past_transcripts
+         WHERE tenant = $1 AND session_key = $2 AND session_id = $3";
+        if session.id == *id || !tx.query(past, args![tenant, key, id]).await?.is_empty() {
+            return Ok(session);
+        }
+    }
     idle(tx, tenant, key, from).await?;
     tx.execute(
         "INSERT INTO past_transcripts (tenant, session_key, session_id) VALUES ($1, $2, $3)",
