@@ -6,6 +6,8 @@
 
 #[path = "dynamodb/cut_short.rs"]
 mod cut_short;
+#[path = "dynamodb/moved.rs"]
+mod moved;
 #[path = "dynamodb/not_arrived.rs"]
 mod not_arrived;
 #[path = "dynamodb/on_the_way.rs"]

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The table of a process that writes so many times and then dies.
-struct Dying {
-    table: DynamoTable,
-    left: AtomicUsize,
+pub(super) struct Dying {
+    pub(super) table: DynamoTable,
+    pub(super) left: AtomicUsize,
 }
 
 impl Dying {

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
 use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work};
+use crate::region::MOST_REGIONS;
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -274,7 +275,8 @@ impl DynamoStores {
         }))
     }
 
-    /// Whether the job's turn was begun under another epoch than the session's present one, which need not know of it.
+    /// Whether the job's turn was, or may have been, begun under another epoch than the session's present one, which need
+    /// not know of it.
     async fn began_elsewhere(&self, job: &NewJob) -> Result<bool, StoreError> {
         if !self.here.is_one_of_several {
             return Ok(false);
@@ -286,7 +288,14 @@ impl DynamoStores {
             return Ok(false);
         }
         let present = heads::find(core, tenant, &request.session).await?.meta.map(|meta| meta.epoch);
-        Ok(pointers.iter().any(|pointer| Some(pointer.at.epoch) != present))
+        for pointer in pointers.iter().filter(|pointer| Some(pointer.at.epoch) != present) {
+            // What another region wrote may arrive without the step that it leads to. Here that step was never made.
+            let is_ours = pointer.at.epoch % MOST_REGIONS == self.here.ordinal;
+            if !is_ours || turns::has_begun(core, tenant, &request.turn, pointer).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes due jobs of a region that is gone into the queue of this one, as far as they have arrived. It may have begun
