@@ -4,6 +4,8 @@
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 
+#[path = "dynamodb/closed.rs"]
+mod closed;
 #[path = "dynamodb/cut_short.rs"]
 mod cut_short;
 #[path = "dynamodb/moved.rs"]
@@ -19,7 +21,7 @@ use harness::stores::{
     at, delete, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant,
 };
 use serde_json::json;
-use shared::adapters::aws::dynamodb::table::{Key, Table};
+use shared::adapters::aws::dynamodb::table::{Condition, Item, Key, Table, Write};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
 use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
@@ -45,6 +47,11 @@ impl Lab {
         let (core, local) = server.tables().await;
         let adapter = DynamoStores::new(Arc::new(core.clone()), Arc::new(local.clone()), here());
         Self { core, local, stores: stores_of(&Arc::new(adapter)), _server: server }
+    }
+
+    /// Writes an item as replication does.
+    async fn put(&self, item: Item) {
+        self.core.write(vec![Write::Put(item, Condition::Always)]).await.expect("an arrival");
     }
 
     /// The same stores, as the parts over them take them.

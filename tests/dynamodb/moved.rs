@@ -16,7 +16,8 @@ use std::time::Duration;
 const NAMES: [&str; 2] = ["us-east-1", "eu-central-1"];
 
 fn region(lab: &Lab, number: usize, core: Arc<dyn Table>) -> (Stores, DynamoRegions) {
-    let here = Here { region: NAMES[number].to_owned(), ordinal: number as u64, is_one_of_several: true };
+    let (region, regions) = (NAMES[number].to_owned(), NAMES.map(str::to_owned).to_vec());
+    let here = Here { region, ordinal: number as u64, regions };
     let rows = DynamoStores::new(core, Arc::new(lab.local.clone()), here);
     let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
     (stores_of(&Arc::new(rows)), regions)

@@ -278,7 +278,7 @@ impl DynamoStores {
     /// Whether the job's turn was, or may have been, begun under another epoch than the session's present one, which need
     /// not know of it.
     async fn began_elsewhere(&self, job: &NewJob) -> Result<bool, StoreError> {
-        if !self.here.is_one_of_several {
+        if !self.here.is_one_of_several() {
             return Ok(false);
         }
         let (core, tenant) = (self.core.as_ref(), &job.tenant);
