@@ -155,6 +155,8 @@ suites! {
         parked_turns_are_found_newest_first,
         a_reset_gives_an_empty_transcript,
         a_session_at_work_or_interrupted_is_neither_reset_nor_deleted,
+        a_newer_transcript_is_neither_reset_nor_deleted,
+        a_reset_is_done_once,
         a_deletion_takes_everything_but_the_audit_trail,
         a_deletion_leaves_everything_else,
     }

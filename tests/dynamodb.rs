@@ -4,16 +4,24 @@
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 
+#[path = "dynamodb/closed.rs"]
+mod closed;
 #[path = "dynamodb/cut_short.rs"]
 mod cut_short;
+#[path = "dynamodb/moved.rs"]
+mod moved;
+#[path = "dynamodb/not_arrived.rs"]
+mod not_arrived;
 #[path = "dynamodb/on_the_way.rs"]
 mod on_the_way;
 
 use harness::app::TestApp;
 use harness::dynamo::{Dynamo, here};
-use harness::stores::{at, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant};
+use harness::stores::{
+    at, delete, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant,
+};
 use serde_json::json;
-use shared::adapters::aws::dynamodb::table::{Key, Table};
+use shared::adapters::aws::dynamodb::table::{Condition, Item, Key, Query, Table, Write};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
 use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
@@ -39,6 +47,24 @@ impl Lab {
         let (core, local) = server.tables().await;
         let adapter = DynamoStores::new(Arc::new(core.clone()), Arc::new(local.clone()), here());
         Self { core, local, stores: stores_of(&Arc::new(adapter)), _server: server }
+    }
+
+    /// Items of a partition of `core` whose sort keys begin so, or all for a blank.
+    async fn items(&self, partition: &str, begin: &str) -> Vec<Item> {
+        let (partition, from) = (partition.to_owned(), begin.to_owned());
+        let to = format!("{}~", begin.trim());
+        let query = Query { index: None, partition, from, to, newest_first: false, limit: 1_000 };
+        self.core.query(&query).await.expect("items")
+    }
+
+    /// Writes an item as replication does.
+    async fn put(&self, item: Item) {
+        self.core.write(vec![Write::Put(item, Condition::Always)]).await.expect("an arrival");
+    }
+
+    /// The same stores, as the parts over them take them.
+    fn rows(&self) -> DynamoStores {
+        DynamoStores::new(Arc::new(self.core.clone()), Arc::new(self.local.clone()), here())
     }
 
     fn consumed(&self) -> (Units, Units) {
@@ -139,7 +165,7 @@ async fn what_is_too_large_for_an_item_is_kept_in_several() {
     }
     let again = lab.stores.sessions.begin(&new, at(40), at(100)).await.expect("a verdict");
     assert!(matches!(again, Begun::Replayed(_)));
-    lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    delete(&lab.stores, "s").await;
     let next = NewTurn { new_session_id: SessionId::new("second"), ..new };
     start(&lab.stores, &next, 50, 100).await;
 }
@@ -216,11 +242,12 @@ async fn a_rate_limits_state_is_forgotten_when_the_subject_is_idle() {
 async fn nothing_of_a_deleted_session_is_left_but_its_audit_rows() {
     let lab = Lab::new().await;
     run(&lab.stores, &keyed_turn("t1", "s", "k"), 10).await;
-    lab.stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
-    for (partition, sort) in
-        [("T#main#t1", "-"), ("I#main#alice#k", "-"), ("S#main#s", "H"), ("S#main#s", "H!")]
-    {
-        let key = Key { partition: partition.to_owned(), sort: sort.to_owned() };
-        assert_eq!(lab.core.get(&key).await.expect("an answer"), None, "{partition} {sort}");
+    let places = [("T#main#t1", " "), ("I#main#alice#k", " "), ("S#main#s", "H")];
+    for (partition, from) in places {
+        assert_ne!(lab.items(partition, from).await, [], "{partition} {from}");
+    }
+    delete(&lab.stores, "s").await;
+    for (partition, from) in places {
+        assert_eq!(lab.items(partition, from).await, [], "{partition} {from}");
     }
 }

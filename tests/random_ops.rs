@@ -36,8 +36,8 @@ enum Op {
     List { agents: Option<u8>, before: Option<u8>, limit: u8 },
     Interrupted { limit: u8 },
     Parked { limit: u8 },
-    Reset { session: u8 },
-    Delete { session: u8 },
+    Reset { session: u8, stale: bool },
+    Delete { session: u8, stale: bool },
     Enqueue { job: u8, delay: u8 },
     Receive { max: u8, hidden: u8 },
     Extend { receipt: usize, hidden: u8 },
@@ -86,8 +86,8 @@ fn op() -> impl Strategy<Value = Op> {
         ),
         1 => (0..4_u8).prop_map(|limit| Op::Interrupted { limit }),
         1 => (0..4_u8).prop_map(|limit| Op::Parked { limit }),
-        1 => (0..4_u8).prop_map(|session| Op::Reset { session }),
-        1 => (0..4_u8).prop_map(|session| Op::Delete { session }),
+        1 => (0..4_u8, prop::bool::weighted(0.2)).prop_map(|(session, stale)| Op::Reset { session, stale }),
+        1 => (0..4_u8, prop::bool::weighted(0.2)).prop_map(|(session, stale)| Op::Delete { session, stale }),
         2 => (0..5_u8, 0..40_u8).prop_map(|(job, delay)| Op::Enqueue { job, delay }),
         3 => (0..4_u8, 0..60_u8).prop_map(|(max, hidden)| Op::Receive { max, hidden }),
         1 => (any::<usize>(), 0..60_u8).prop_map(|(receipt, hidden)| Op::Extend { receipt, hidden }),
@@ -199,6 +199,13 @@ macro_rules! both {
     }};
 }
 
+/// The session's present transcript, or one that is not.
+async fn present(stores: &Stores, number: u8, stale: bool) -> SessionId {
+    let found = stores.sessions.load(&tenant(false), &session(number)).await.ok().flatten();
+    let present = found.filter(|_| !stale).map(|session| session.id);
+    present.unwrap_or_else(|| SessionId::new("not the present one"))
+}
+
 impl World {
     fn fresh(&mut self, what: &str) -> String {
         self.made += 1;
@@ -286,12 +293,14 @@ impl World {
             Op::Parked { limit } => {
                 let _ = both!(stores, index.parked(&tenant(false), limit.into()));
             }
-            Op::Reset { session: number } => {
+            Op::Reset { session: number, stale } => {
                 let id = SessionId::new(self.fresh("transcript"));
-                let _ = both!(stores, index.reset(&tenant(false), &session(number), &id, now));
+                let from = present(stores[0], number, stale).await;
+                let _ = both!(stores, index.reset(&tenant(false), &session(number), &from, &id, now));
             }
-            Op::Delete { session: number } => {
-                let _ = both!(stores, index.delete(&tenant(false), &session(number)));
+            Op::Delete { session: number, stale } => {
+                let from = present(stores[0], number, stale).await;
+                let _ = both!(stores, index.delete(&tenant(false), &session(number), &from));
             }
             Op::Enqueue { job: number, delay } => {
                 let delay = Duration::from_millis(delay.into());

@@ -550,7 +550,8 @@ async fn a_session_that_was_reset_starts_from_nothing() {
     let lab = Lab::new().await;
     lab.reply(lab.request("before")).await;
     let (tenant, key) = (TenantId::single(), SessionKey::new("agent:a:main"));
-    lab.memory.reset(&tenant, &key, &SessionId::new("fresh"), lab.clock.now()).await.unwrap();
+    let from = lab.memory.load(&tenant, &key).await.unwrap().unwrap().id;
+    lab.memory.reset(&tenant, &key, &from, &SessionId::new("fresh"), lab.clock.now()).await.unwrap();
     lab.reply(lab.request("after")).await;
     let said = lab.prompt(1).into_iter().filter(|message| message["role"] == "user");
     assert_eq!(said.map(|message| message["content"].clone()).collect::<Vec<_>>(), [json!("after")]);

@@ -3,7 +3,8 @@
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 
 use harness::stores::{
-    at, audit, done, failed, keyed_turn, new_turn, open_sqlite, run, says, start, stores_of, tenant,
+    at, audit, delete, done, failed, keyed_turn, new_turn, open_sqlite, reset, run, says, start, stores_of,
+    tenant,
 };
 use rusqlite::Connection;
 use shared::adapters::onprem::{OpenError, Sqlite};
@@ -379,9 +380,8 @@ async fn a_long_transcript_is_read_whole_and_deleted_whole() {
         messages.iter().map(|message| message.seq).collect::<Vec<_>>(),
         (1..=1_000).collect::<Vec<_>>()
     );
-    let reset = stores.index.reset(&tenant(), &SessionKey::new("s"), &SessionId::new("second"), at(30)).await;
-    assert_eq!(reset.expect("a reset").seq, 0);
-    stores.index.delete(&tenant(), &SessionKey::new("s")).await.expect("a deletion");
+    assert_eq!(reset(&stores, "s", "second", 30).await.seq, 0);
+    delete(&stores, "s").await;
     let left: i64 =
         raw(data.path()).query_row("SELECT COUNT(*) FROM messages", [], |row| row.get(0)).expect("a count");
     assert_eq!(left, 0);

@@ -106,24 +106,33 @@ impl App {
         let SessionChange { tenant, session, from, to } = change;
         let missing = || Error::not_found("there is no such session");
         let conflict = |message| Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1));
+        let changed = || conflict("the session was reset or made anew meanwhile; try again");
+        // Done before, and nobody heard that it was.
+        let is_done = |found: &Session| matches!(to, Becomes::Empty(id) if *id == found.id);
         let found = self.stores.sessions.load(tenant, session).await?.ok_or_else(missing)?;
-        if matches!(to, Becomes::Empty(id) if *id == found.id) {
-            // Done before, and nobody heard that it was.
+        if is_done(&found) {
             return Ok(found);
         }
         if found.id != *from {
-            return Err(conflict("the session was reset or made anew meanwhile; try again"));
+            return Err(changed());
         }
         let index = &self.stores.index;
         let done = match to {
-            Becomes::Empty(id) => index.reset(tenant, session, id, self.clock.now()).await,
-            Becomes::Nothing => index.delete(tenant, session).await.map(|()| found),
+            Becomes::Empty(id) => index.reset(tenant, session, from, id, self.clock.now()).await,
+            Becomes::Nothing => index.delete(tenant, session, from).await.map(|()| found),
         };
-        done.map_err(|error| match error {
-            StoreError::Fenced => conflict("a turn is at work on the session; try again when it has ended"),
-            StoreError::NotFound => missing(),
-            other => other.into(),
-        })
+        match done {
+            Ok(session) => Ok(session),
+            Err(StoreError::Fenced) => {
+                Err(conflict("a turn is at work on the session; try again when it has ended"))
+            }
+            // Somebody was faster.
+            Err(StoreError::NotFound) => {
+                let found = self.stores.sessions.load(tenant, session).await?.ok_or_else(missing)?;
+                if is_done(&found) { Ok(found) } else { Err(changed()) }
+            }
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Whether this region is in service; `true` where there is only one, and if that cannot be found out.

@@ -289,11 +289,7 @@ fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, Dy
     let aws = &aws.to_builder().timeout_config(times.operation_attempt_timeout(ATTEMPT).build()).build();
     let client = aws_sdk_dynamodb::Client::new(aws);
     let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-    let here = Here {
-        region: cloud.region.clone(),
-        ordinal: cloud.ordinal(),
-        is_one_of_several: cloud.regions.len() > 1,
-    };
+    let here = Here { region: cloud.region.clone(), ordinal: cloud.ordinal, regions: cloud.regions.clone() };
     let rows = DynamoStores::new(table(&cloud.core_table), table(&cloud.local_table), here);
     let queue =
         Arc::new(SqsJobQueue::new(rows.clone(), aws_sdk_sqs::Config::new(aws), &cloud.queue_url, GRACE));

@@ -17,7 +17,7 @@ mod show;
 mod source;
 mod units;
 
-pub use cloud::{CloudConfig, VARIABLES as CLOUD_VARIABLES};
+pub use cloud::{CLOSED, CloudConfig, VARIABLES as CLOUD_VARIABLES};
 pub use problems::{Problem, Problems};
 pub use schema::json_schema;
 

@@ -419,22 +419,25 @@ pub trait SessionIndex: Send + Sync {
     /// Turns that ended [`TurnOutcome::Parked`], newest first.
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError>;
 
-    /// Gives the session a new, empty transcript under `id`; the old one is kept until the session is deleted.
-    /// Returns the new head.
+    /// Gives the session, whose present transcript is `from`, a new, empty one under `id`; the old one is kept until the
+    /// session is deleted. Returns the new head. If `id` is one of its transcripts already, the reset was done before:
+    /// nothing changes, and the present head is returned.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Fenced`] while a turn holds the session or was interrupted on it.
+    /// [`StoreError::NotFound`], also if `from` is not the present transcript; [`StoreError::Fenced`] while a turn holds
+    /// the session or was interrupted on it.
     async fn reset(
         &self,
         tenant: &TenantId,
         key: &SessionKey,
+        from: &SessionId,
         id: &SessionId,
         now: Timestamp,
     ) -> Result<Session, StoreError>;
 
-    /// Deletes the session with all its transcripts and turns; the audit trail stays.
+    /// Deletes the session, whose present transcript is `from`, with all its transcripts and turns; the audit trail stays.
     ///
     /// # Errors
     /// As [`SessionIndex::reset`].
-    async fn delete(&self, tenant: &TenantId, key: &SessionKey) -> Result<(), StoreError>;
+    async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError>;
 }

@@ -1,6 +1,6 @@
 //! The audit trail: [`shared::audit::AuditLog`].
 
-use harness::stores::{at, audit, done, new_turn, run, says, start, tenant};
+use harness::stores::{at, audit, delete, done, new_turn, reset, run, says, start, tenant};
 use serde_json::json;
 use shared::app::Stores;
 use shared::audit::{AuditFilter, AuditRow, AuditVerdict, NewAudit};
@@ -119,13 +119,9 @@ pub(crate) async fn rows_are_listed_oldest_first_and_filtered(stores: &Stores) {
 pub(crate) async fn each_transcript_has_a_chain_of_its_own(stores: &Stores) {
     run(stores, &recorded("t1", "a", "1", 10), 10).await;
     run(stores, &recorded("t2", "b", "2", 20), 20).await;
-    stores
-        .index
-        .reset(&tenant(), &SessionKey::new("a"), &SessionId::new("second"), at(30))
-        .await
-        .expect("a reset");
+    reset(stores, "a", "second", 30).await;
     run(stores, &recorded("t3", "a", "3", 40), 40).await;
-    stores.index.delete(&tenant(), &SessionKey::new("a")).await.expect("a deletion");
+    delete(stores, "a").await;
     let again = NewTurn { new_session_id: SessionId::new("third"), ..recorded("t4", "a", "4", 50) };
     run(stores, &again, 50).await;
     let rows = list(stores, &all()).await;

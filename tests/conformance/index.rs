@@ -1,6 +1,6 @@
 //! Sessions as a whole: [`shared::session::SessionIndex`].
 
-use harness::stores::{at, done, idempotency, keyed_turn, new_turn, run, says, start, tenant};
+use harness::stores::{at, delete, done, idempotency, keyed_turn, new_turn, reset, run, says, start, tenant};
 use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::StoreError;
@@ -49,12 +49,8 @@ pub(crate) async fn a_session_may_have_the_longest_name_of_any_characters(stores
         run(stores, &new, 10).await;
         assert_eq!(list(stores, &SessionFilter { user, ..all() }).await, [name.as_str()]);
         assert!(list(stores, &all()).await.contains(&name), "{character}");
-        stores
-            .index
-            .reset(&tenant(), &key(&name), &SessionId::new(character), at(20))
-            .await
-            .expect("a reset");
-        stores.index.delete(&tenant(), &key(&name)).await.expect("a deletion");
+        reset(stores, &name, character, 20).await;
+        delete(stores, &name).await;
     }
 }
 
@@ -168,7 +164,7 @@ pub(crate) async fn a_reset_gives_an_empty_transcript(stores: &Stores) {
     stores.sessions.commit(&lease, &step, &done(""), at(20)).await.expect("a commit");
     let before = stores.sessions.load(&tenant(), &key("s")).await.expect("a head").expect("a session");
     let second = SessionId::new("second transcript");
-    let after = stores.index.reset(&tenant(), &key("s"), &second, at(30)).await.expect("a reset");
+    let after = reset(stores, "s", "second transcript", 30).await;
     let expected = shared::session::Session {
         id: second.clone(),
         seq: 0,
@@ -197,36 +193,74 @@ pub(crate) async fn a_reset_gives_an_empty_transcript(stores: &Stores) {
     stores.sessions.commit(&next, &says("hi"), &done("hi"), at(60)).await.expect("a commit");
     // And once more.
     let third = SessionId::new("third transcript");
-    stores.index.reset(&tenant(), &key("s"), &third, at(70)).await.expect("a reset");
+    reset(stores, "s", "third transcript", 70).await;
     assert_eq!(run(stores, &new_turn("t5", "s"), 80).await.session_id, third);
 }
 
 pub(crate) async fn a_session_at_work_or_interrupted_is_neither_reset_nor_deleted(stores: &Stores) {
-    let id = SessionId::new("second transcript");
-    let unknown = stores.index.reset(&tenant(), &key("s"), &id, at(10)).await;
+    let (from, id) = (SessionId::new("first transcript of s"), SessionId::new("second transcript"));
+    let unknown = stores.index.reset(&tenant(), &key("s"), &from, &id, at(10)).await;
     assert!(matches!(unknown, Err(StoreError::NotFound)), "{unknown:?}");
-    let unknown = stores.index.delete(&tenant(), &key("s")).await;
+    let unknown = stores.index.delete(&tenant(), &key("s"), &from).await;
     assert!(matches!(unknown, Err(StoreError::NotFound)), "{unknown:?}");
     let lease = start(stores, &new_turn("t1", "s"), 10, 100).await;
     let head = stores.sessions.load(&tenant(), &key("s")).await.expect("a head");
     for now in [20, 200] {
-        let held = stores.index.reset(&tenant(), &key("s"), &id, at(now)).await;
+        let held = stores.index.reset(&tenant(), &key("s"), &from, &id, at(now)).await;
         assert!(matches!(held, Err(StoreError::Fenced)), "{held:?}");
-        let held = stores.index.delete(&tenant(), &key("s")).await;
+        let held = stores.index.delete(&tenant(), &key("s"), &from).await;
         assert!(matches!(held, Err(StoreError::Fenced)), "{held:?}");
     }
-    let other = stores.index.delete(&TenantId::new("other"), &key("s")).await;
+    let other = stores.index.delete(&TenantId::new("other"), &key("s"), &from).await;
     assert!(matches!(other, Err(StoreError::NotFound)), "{other:?}");
     assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), head);
     stores.sessions.commit(&lease, &says("hi"), &done("hi"), at(20)).await.expect("a commit");
-    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+    delete(stores, "s").await;
+}
+
+pub(crate) async fn a_newer_transcript_is_neither_reset_nor_deleted(stores: &Stores) {
+    let old = run(stores, &new_turn("t1", "s"), 10).await.session_id;
+    delete(stores, "s").await;
+    // Whoever knows the old one only asks while the new one is idle, and while it is at work.
+    let anew = NewTurn { new_session_id: SessionId::new("second"), ..new_turn("t2", "s") };
+    run(stores, &anew, 20).await;
+    for turn in [None, Some(new_turn("t3", "s"))] {
+        if let Some(turn) = turn {
+            start(stores, &turn, 30, 100).await;
+        }
+        let head = stores.sessions.load(&tenant(), &key("s")).await.expect("a head");
+        let deleted = stores.index.delete(&tenant(), &key("s"), &old).await;
+        assert!(matches!(deleted, Err(StoreError::NotFound)), "{deleted:?}");
+        let reset = stores.index.reset(&tenant(), &key("s"), &old, &SessionId::new("third"), at(40)).await;
+        assert!(matches!(reset, Err(StoreError::NotFound)), "{reset:?}");
+        assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), head);
+    }
+    let kept = stores.sessions.turn(&tenant(), &TurnId::new("t2")).await.expect("an answer");
+    assert_eq!(kept.and_then(|turn| turn.outcome), Some(done("reply to t2")));
+}
+
+pub(crate) async fn a_reset_is_done_once(stores: &Stores) {
+    let first = run(stores, &new_turn("t1", "s"), 10).await.session_id;
+    reset(stores, "s", "second", 20).await;
+    let (second, third) = (SessionId::new("second"), SessionId::new("third"));
+    let again = stores.index.reset(&tenant(), &key("s"), &first, &second, at(30)).await.expect("an answer");
+    assert_eq!((again.id, again.updated_at), (second.clone(), at(20)));
+    reset(stores, "s", "third", 40).await;
+    start(stores, &new_turn("t2", "s"), 50, 100).await;
+    let head = stores.sessions.load(&tenant(), &key("s")).await.expect("a head");
+    // Another one has followed, and a turn is at work.
+    for from in [&first, &second, &third] {
+        let again = stores.index.reset(&tenant(), &key("s"), from, &second, at(60)).await;
+        assert_eq!(Some(again.expect("an answer")), head);
+    }
+    assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), head);
 }
 
 pub(crate) async fn a_deletion_takes_everything_but_the_audit_trail(stores: &Stores) {
     run(stores, &keyed_turn("t1", "s", "k"), 10).await;
-    stores.index.reset(&tenant(), &key("s"), &SessionId::new("second"), at(20)).await.expect("a reset");
+    reset(stores, "s", "second", 20).await;
     run(stores, &new_turn("t2", "s"), 30).await;
-    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+    delete(stores, "s").await;
     assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("an answer"), None);
     assert_eq!(list(stores, &all()).await, Vec::<String>::new());
     for id in ["t1", "t2"] {
@@ -234,7 +268,7 @@ pub(crate) async fn a_deletion_takes_everything_but_the_audit_trail(stores: &Sto
     }
     let filter = AuditFilter { session: Some(key("s")), limit: 10, ..AuditFilter::default() };
     assert_eq!(stores.audit.list(&tenant(), &filter).await.expect("the audit trail").len(), 2);
-    let again = stores.index.delete(&tenant(), &key("s")).await;
+    let again = stores.index.delete(&tenant(), &key("s"), &SessionId::new("second")).await;
     assert!(matches!(again, Err(StoreError::NotFound)), "{again:?}");
     // The name, the turns' ids and the key are free again, the key even for another body.
     let next = NewTurn {
@@ -252,7 +286,7 @@ pub(crate) async fn a_deletion_leaves_everything_else(stores: &Stores) {
     run(stores, &keyed_turn("t2", "other session", "k2"), 10).await;
     let elsewhere = NewTurn { tenant: TenantId::new("other"), ..keyed_turn("t1", "s", "k1") };
     run(stores, &elsewhere, 10).await;
-    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+    delete(stores, "s").await;
     for kept in [keyed_turn("t3", "other session", "k2"), elsewhere] {
         let replayed = stores.sessions.begin(&kept, at(20), at(100)).await.expect("a verdict");
         assert!(matches!(replayed, Begun::Replayed(_)), "{replayed:?}");

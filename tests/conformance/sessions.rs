@@ -1,6 +1,8 @@
 //! Turns: [`shared::session::SessionStore`].
 
-use harness::stores::{at, audit, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant};
+use harness::stores::{
+    at, audit, delete, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant,
+};
 use serde_json::json;
 use shared::answer::AnswerKey;
 use shared::app::Stores;
@@ -512,7 +514,7 @@ pub(crate) async fn a_lease_of_a_deleted_session_is_worth_nothing_on_the_next_on
     let new = new_turn("t1", "s");
     let old = run(stores, &new, 10).await;
     assert_fenced(stores, &Lease { session: key("never used"), ..old.clone() }).await;
-    stores.index.delete(&tenant(), &key("s")).await.expect("a deletion");
+    delete(stores, "s").await;
     assert_fenced(stores, &old).await;
     let next = NewTurn { new_session_id: SessionId::new("second transcript"), ..new };
     assert_eq!(start(stores, &next, 20, 100).await.fence, 1);

@@ -3,7 +3,7 @@
 use super::Lab;
 use async_trait::async_trait;
 use harness::dynamo::here;
-use harness::stores::{at, done, keyed_turn, says, start, stores_of, tenant};
+use harness::stores::{at, delete, done, keyed_turn, reset, says, start, stores_of, tenant, transcript_of};
 use shared::adapters::aws::dynamodb::table::{Item, Key, Query, Table, Write, WriteError};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable};
 use shared::error::StoreError;
@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The table of a process that writes so many times and then dies.
-struct Dying {
-    table: DynamoTable,
-    left: AtomicUsize,
+pub(super) struct Dying {
+    pub(super) table: DynamoTable,
+    pub(super) left: AtomicUsize,
 }
 
 impl Dying {
@@ -56,8 +56,7 @@ async fn a_session(lab: &Lab) {
     let step = Step { messages: vec![long], audit: Vec::new() };
     let lease = lab.stores.sessions.append(&lease, &step, at(20), at(100)).await.expect("an append");
     lab.stores.sessions.commit(&lease, &says("hi"), &done("hi"), at(30)).await.expect("a commit");
-    let second = SessionId::new("second transcript");
-    lab.stores.index.reset(&tenant(), &SessionKey::new("s"), &second, at(40)).await.expect("a reset");
+    reset(&lab.stores, "s", "second transcript", 40).await;
     let lease = start(&lab.stores, &keyed_turn("t2", "s", "k2"), 50, 100).await;
     let call = ToolCall { id: "c".to_owned(), name: "pay".to_owned(), arguments: "{}".to_owned() };
     let parked = TurnOutcome::Parked(Parked { call, at: at(60) });
@@ -91,7 +90,7 @@ async fn a_deletion_that_is_cut_short_anywhere_is_completed_by_whoever_uses_the_
         a_session(&lab).await;
         let core = Arc::new(Dying { table: lab.core.clone(), left: AtomicUsize::new(writes) });
         let dying = stores_of(&Arc::new(DynamoStores::new(core, Arc::new(lab.local.clone()), here())));
-        let deleted = dying.index.delete(&tenant(), &key).await;
+        let deleted = dying.index.delete(&tenant(), &key, &transcript_of(&lab.stores, "s").await).await;
         let is_cut_short = deleted.is_err();
         if lab.stores.sessions.load(&tenant(), &key).await.expect("an answer").is_none() {
             let next = NewTurn { new_session_id: SessionId::new("third"), ..keyed_turn("t3", "s", "k") };
@@ -100,7 +99,7 @@ async fn a_deletion_that_is_cut_short_anywhere_is_completed_by_whoever_uses_the_
             let found = lab.stores.sessions.transcript(&tenant(), &key, Window::newest(9)).await;
             assert_eq!(found.expect("a transcript").len(), 2, "after {writes} writes");
         }
-        lab.stores.index.delete(&tenant(), &key).await.expect("a deletion");
+        delete(&lab.stores, "s").await;
         assert_eq!(left(&lab).await, [""; 0], "after {writes} writes");
         if !is_cut_short {
             assert!(writes > 8, "only {writes} writes");

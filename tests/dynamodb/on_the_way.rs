@@ -16,7 +16,9 @@ use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable};
 use shared::answer::{AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{PrincipalId, SessionKey};
+use shared::id::{JobId, PrincipalId, SessionKey};
+use shared::job::Outcome;
+use shared::principal::{Scope, Token, secret_sha256};
 use shared::session::{Begun, Step, Window};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -121,6 +123,48 @@ async fn a_write_that_is_repeated_because_its_answer_was_lost_does_not_lose_agai
     way.lose(1);
     let resumed = stores.sessions.begin(&new, at(200), at(300)).await.expect("a verdict");
     assert!(matches!(resumed, Begun::Resumed { .. }), "{resumed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jobs_end_and_its_redrive_do_not_lose_against_themselves() {
+    let Far { stores, way, _servers } = Far::new().await;
+    let is_new = stores.jobs.enqueue(&new_job("j", "hello"), Duration::ZERO, at(10)).await;
+    assert!(is_new.expect("an answer"));
+    let again = Outcome::Retry { after: Duration::ZERO, counts: true, reason: "busy".to_owned() };
+    let dead = Outcome::Dead { reason: "bad".to_owned() };
+    for outcome in [again, dead] {
+        let delivered = stores.jobs.receive(1, at(20), at(100)).await.expect("deliveries");
+        way.lose(1);
+        stores.jobs.extend(&delivered[0].receipt, at(110)).await.expect("an extension");
+        way.lose(1);
+        stores.jobs.settle(&delivered[0].receipt, &outcome, at(20)).await.expect("a settlement");
+    }
+    way.lose(1);
+    stores.jobs.redrive(&tenant(), &JobId::new("j"), at(30)).await.expect("a redrive");
+    let delivered = stores.jobs.receive(1, at(40), at(100)).await.expect("deliveries");
+    assert_eq!(delivered.iter().map(|delivery| delivery.job.attempts).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_token_does_not_find_its_own_id_taken() {
+    let Far { stores, way, _servers } = Far::new().await;
+    let token = Token {
+        id: PrincipalId::new("alice"),
+        tenant: tenant(),
+        name: "ci".to_owned(),
+        secret_sha256: secret_sha256("secret"),
+        scopes: vec![Scope::Chat],
+        agents: None,
+        cidrs: None,
+        limit: None,
+        created_at: at(10),
+        expires_at: None,
+        revoked_at: None,
+    };
+    way.lose(1);
+    stores.tokens.insert(&token).await.expect("a token");
+    let taken = stores.tokens.insert(&token).await;
+    assert!(matches!(taken, Err(StoreError::Broken(_))), "{taken:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, T
 use shared::job::{NewJob, Work};
 use shared::message::MessageBody;
 use shared::model::{StopReason, Usage};
-use shared::session::{Begun, Failure, Idempotency, Lease, NewTurn, Reply, Step, TurnOutcome};
+use shared::session::{Begun, Failure, Idempotency, Lease, NewTurn, Reply, Session, Step, TurnOutcome};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -154,6 +154,25 @@ pub async fn run(stores: &Stores, turn: &NewTurn, now: i64) -> Lease {
     let reply = format!("reply to {}", turn.turn);
     stores.sessions.commit(&lease, &says(&reply), &done(&reply), at(now)).await.expect("a commit");
     lease
+}
+
+/// The id of the session's present transcript.
+pub async fn transcript_of(stores: &Stores, session: &str) -> SessionId {
+    let found = stores.sessions.load(&tenant(), &SessionKey::new(session)).await.expect("an answer");
+    found.expect("a session").id
+}
+
+/// Deletes a session that is there, whichever its present transcript is.
+pub async fn delete(stores: &Stores, session: &str) {
+    let from = transcript_of(stores, session).await;
+    stores.index.delete(&tenant(), &SessionKey::new(session), &from).await.expect("a deletion");
+}
+
+/// Resets a session that is there, whichever its present transcript is.
+pub async fn reset(stores: &Stores, session: &str, id: &str, now: i64) -> Session {
+    let (key, from) = (SessionKey::new(session), transcript_of(stores, session).await);
+    let reset = stores.index.reset(&tenant(), &key, &from, &SessionId::new(id), at(now)).await;
+    reset.expect("a reset")
 }
 
 /// A job whose turn begins with this text.

@@ -1,13 +1,21 @@
 //! `/v1/sessions` and what is below it.
 
+use async_trait::async_trait;
 use harness::agents::ScriptedAgents;
 use harness::app::{Answer, TestApp};
+use harness::stores::stores_of;
 use http::Method;
 use serde_json::{Value, json};
-use shared::clock::Clock;
+use shared::adapters::memory::Memory;
+use shared::answer::{AnswerKey, AnswerStore, Claim};
+use shared::app::Stores;
+use shared::clock::{Clock, Timestamp};
+use shared::error::StoreError;
 use shared::id::{AgentId, SessionKey, TenantId};
 use shared::limit::Limit;
 use shared::principal::Scope;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A token that may do what these tests do, as fast as they like.
@@ -182,6 +190,48 @@ async fn a_reset_gives_a_session_an_empty_transcript_once_per_key() {
     assert_eq!((again.body.clone(), again.header("idempotency-replayed")), (first.body, "true"));
     let after = app.get("/v1/sessions/agent:main:r", &token).send().await.json();
     assert_eq!(after["messages"], 2, "the second reset did nothing");
+}
+
+/// Keeps answers, but for the first one.
+struct Late(Memory, AtomicBool);
+
+#[async_trait]
+impl AnswerStore for Late {
+    async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
+        self.0.claim(key, now, until).await
+    }
+    async fn store(
+        &self,
+        key: &AnswerKey,
+        answer: &shared::answer::Answer,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if self.1.swap(true, Ordering::SeqCst) {
+            return self.0.store(key, answer, now).await;
+        }
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+    async fn release(&self, key: &AnswerKey) -> Result<(), StoreError> {
+        self.0.release(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_reset_whose_answer_was_not_kept_is_answered_even_after_another_one() {
+    let memory = Memory::new();
+    let answers = Arc::new(Late(memory.clone(), AtomicBool::new(false)));
+    let app = TestApp::with_stores(Stores { answers, ..stores_of(&Arc::new(memory)) });
+    let token = operator(&app).await;
+    say(&app, &token, "agent:main:r", "Hello").await;
+    let reset = || app.post("/v1/sessions/agent:main:r/reset", &token);
+    let keyed = || reset().header("idempotency-key", "k").send();
+    assert_eq!(keyed().await.status, 503);
+    assert_eq!(reset().send().await.status, 200);
+    say(&app, &token, "agent:main:r", "Again").await;
+    let present = app.get("/v1/sessions/agent:main:r", &token).send().await.json();
+    app.clock.advance(Duration::from_secs(3600));
+    let again = keyed().await;
+    assert_eq!((again.status.as_u16(), again.json()), (200, present));
 }
 
 #[tokio::test]

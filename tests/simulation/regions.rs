@@ -401,7 +401,8 @@ pub(super) fn stores(
 ) -> (Stores, Arc<dyn Regions>) {
     let core: Arc<dyn Table> = RegionTable::new(tables, region, Which::Core, life);
     let local: Arc<dyn Table> = RegionTable::new(tables, region, Which::Local, life);
-    let here = Here { region: NAMES[region].to_owned(), ordinal: region as u64, is_one_of_several: true };
+    let names = NAMES.map(str::to_owned).to_vec();
+    let here = Here { region: NAMES[region].to_owned(), ordinal: region as u64, regions: names };
     let stores = DynamoStores::new(core, local, here);
     let regions = DynamoRegions::new(stores.clone(), ids, Duration::from_secs(90));
     (stores_of(&Arc::new(stores)), Arc::new(regions))

@@ -37,7 +37,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::f
 /// How often a turn is resumed without recording anything new. What comes from outside – a deployment, a machine that
 /// goes – hardly meets the same step so often; a step that is too much for its process ends it each time, takes others
 /// along, and costs a model call.
-const TRIES: u32 = 5;
+const MOST_RESUMPTIONS: u32 = 5;
 
 /// What a [`Runner`] works with.
 pub struct RunnerParts {
@@ -253,7 +253,7 @@ impl Shared {
                     return Ok(Accepted::Run { lease, so_far: SoFar::Input(new.input) });
                 }
                 // Asked once more, the store gives the outcome.
-                Begun::Resumed { lease, tries, .. } if tries > TRIES => {
+                Begun::Resumed { lease, tries, .. } if tries > MOST_RESUMPTIONS => {
                     self.give_up(&lease).await?;
                 }
                 Begun::Resumed { lease, steps, .. } => {
@@ -352,13 +352,11 @@ impl Shared {
             audit: self.audit(&PrincipalId::new("reef"), "turn.accepted", json!({"trigger": "resume"})),
         };
         let now = self.now();
-        let (lease, steps) = match self
-            .parts
-            .sessions
-            .begin(&again, now, now + self.parts.config.turns.lease)
-            .await?
-        {
-            Begun::Resumed { lease, tries, .. } if tries > TRIES => return self.give_up(&lease).await,
+        let begun = self.parts.sessions.begin(&again, now, now + self.parts.config.turns.lease).await?;
+        let (lease, steps) = match begun {
+            Begun::Resumed { lease, tries, .. } if tries > MOST_RESUMPTIONS => {
+                return self.give_up(&lease).await;
+            }
             Begun::Resumed { lease, steps, tries } => {
                 tracing::warn!(target: "operation", { turn.id = %lease.turn, session.key = %lease.session, tries }, "turn resumed");
                 (lease, steps)
@@ -390,10 +388,11 @@ impl Shared {
     async fn give_up(self: &Arc<Self>, lease: &Lease) -> Result<TurnOutcome, Error> {
         tracing::error!(target: "error", { turn.id = %lease.turn,
             session.key = %lease.session,
-            tries = TRIES }, "a turn was given up: whoever resumed it got no further");
-        let row = self.audit(&PrincipalId::new("reef"), "turn.given_up", json!({"tries": TRIES}));
-        let message =
-            format!("the turn was given up: it was interrupted and resumed {TRIES} times and got no further");
+            tries = MOST_RESUMPTIONS }, "a turn was given up: whoever resumed it got no further");
+        let row = self.audit(&PrincipalId::new("reef"), "turn.given_up", json!({"tries": MOST_RESUMPTIONS}));
+        let message = format!(
+            "the turn was given up: it was interrupted and resumed {MOST_RESUMPTIONS} times and got no further"
+        );
         TurnRun::refuse(self, lease, Error::new(ErrorKind::Internal, message), vec![row]).await
     }
 }

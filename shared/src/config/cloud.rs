@@ -22,6 +22,9 @@ pub const VARIABLES: [&str; 11] = [
     "REEF_LOG",
 ];
 
+/// Stands in the list of regions for one that was closed: the places of the others stay what they are.
+pub const CLOSED: &str = "closed";
+
 /// Where the settings are unless `REEF_CONFIG` says otherwise: in the layer.
 const SETTINGS: &str = "/opt/openclaw.json";
 
@@ -30,8 +33,10 @@ const SETTINGS: &str = "/opt/openclaw.json";
 pub struct CloudConfig {
     /// The region, e.g. `eu-central-1`: the one that the platform names, unless `REEF_REGION` does.
     pub region: String,
-    /// All regions of the installation. The order is for good: a region's place is part of what it has written.
+    /// All regions of the installation.
     pub regions: Vec<String>,
+    /// The place of this region in the list that was given, for good: it is part of what the region has written.
+    pub ordinal: u64,
     /// The table that is the same in every region.
     pub core_table: String,
     /// The table of this region alone.
@@ -83,14 +88,16 @@ impl CloudConfig {
                 format!("{queue_url:?} is no address; write the queue's URL, not its name"),
             );
         }
-        let regions: Vec<String> = match given("REEF_REGIONS") {
+        let places: Vec<String> = match given("REEF_REGIONS") {
             Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
             None => vec![region.clone()],
         };
+        let ordinal = places.iter().zip(0..).find_map(|(name, place)| (*name == region).then_some(place));
+        let regions: Vec<String> = places.iter().filter(|name| *name != CLOSED).cloned().collect();
         let mut sorted = regions.clone();
         sorted.sort();
         sorted.dedup();
-        if regions.len() > MAX_REGIONS || sorted.len() < regions.len() || regions.iter().any(String::is_empty)
+        if places.len() > MAX_REGIONS || sorted.len() < regions.len() || regions.iter().any(String::is_empty)
         {
             problems.add(
                 "REEF_REGIONS",
@@ -116,6 +123,7 @@ impl CloudConfig {
             Ok(Self {
                 region,
                 regions,
+                ordinal: ordinal.unwrap_or_default(),
                 core_table,
                 local_table,
                 queue_url,
@@ -130,16 +138,6 @@ impl CloudConfig {
         } else {
             Err(problems)
         }
-    }
-
-    /// The place of this region among all of them.
-    pub fn ordinal(&self) -> u64 {
-        // `read` has checked that it is among them, and that there are few.
-        self.regions
-            .iter()
-            .zip(0..)
-            .find_map(|(name, place)| (*name == self.region).then_some(place))
-            .unwrap_or(0)
     }
 }
 
@@ -178,6 +176,7 @@ mod tests {
         let expected = CloudConfig {
             region: "eu-central-1".to_owned(),
             regions: vec!["eu-central-1".to_owned()],
+            ordinal: 0,
             core_table: "reef-core".to_owned(),
             local_table: "reef-local".to_owned(),
             queue_url: "https://sqs.eu-central-1.amazonaws.com/1/reef-jobs".to_owned(),
@@ -195,7 +194,14 @@ mod tests {
     #[test]
     fn a_regions_place_in_the_list_is_its_ordinal() {
         let config = read(&with(&[("REEF_REGIONS", "us-east-1, eu-central-1,ap-northeast-1")])).unwrap();
-        assert_eq!((config.ordinal(), config.regions.len()), (1, 3));
+        assert_eq!((config.ordinal, config.regions.len()), (1, 3));
+    }
+
+    #[test]
+    fn a_closed_region_keeps_its_place() {
+        let config = read(&with(&[("REEF_REGIONS", "closed,closed, eu-central-1,ap-northeast-1")])).unwrap();
+        let left = ["eu-central-1", "ap-northeast-1"].map(str::to_owned);
+        assert_eq!((config.ordinal, config.regions.as_slice()), (2, left.as_slice()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::requirement::{self, Requirement, architecture};
 use super::samconfig::{Section, Sections, written};
 use super::stack::{Probe, Stack};
 use super::template::Template;
+use shared::config::CLOSED;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -191,7 +192,7 @@ fn ordered<'a>(
         problems.push(format!("{prefix}{name} is not among its own Regions"));
     }
     let mut found = Vec::new();
-    for region in regions {
+    for region in regions.into_iter().filter(|region| *region != CLOSED) {
         match sections.get_key_value(region) {
             Some((name, section)) => found.push((*name, *section)),
             None => {
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_with_the_sections_is_told_at_once() {
-        let both = [("Regions", "us-east-1,eu-central-1")];
+        let both = [("Regions", "us-east-1,closed,eu-central-1")];
         let found = problems(&[
             ("dev-us-east-1", section("region", "us-west-2", &both)),
             ("dev-ap-northeast-1", section("region", "ap-northeast-1", &both)),

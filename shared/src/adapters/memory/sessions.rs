@@ -187,8 +187,16 @@ impl State {
     }
 
     /// The head, if nothing is at work or interrupted on the session.
-    fn idle_mut(&mut self, tenant: &TenantId, key: &SessionKey) -> Result<&mut Head, StoreError> {
+    fn idle_mut(
+        &mut self,
+        tenant: &TenantId,
+        key: &SessionKey,
+        from: &SessionId,
+    ) -> Result<&mut Head, StoreError> {
         let head = self.sessions.get_mut(&(tenant.clone(), key.clone())).ok_or(StoreError::NotFound)?;
+        if head.session.id != *from {
+            return Err(StoreError::NotFound);
+        }
         if head.session.holder.is_some() { Err(StoreError::Fenced) } else { Ok(head) }
     }
 }
@@ -403,12 +411,17 @@ impl SessionIndex for Memory {
         &self,
         tenant: &TenantId,
         key: &SessionKey,
+        from: &SessionId,
         id: &SessionId,
         now: Timestamp,
     ) -> Result<Session, StoreError> {
         let mut state = self.state();
         let taken = state.transcripts.contains_key(&(tenant.clone(), id.clone()));
-        let head = state.idle_mut(tenant, key)?;
+        let known = state.sessions.get(&(tenant.clone(), key.clone()));
+        if let Some(head) = known.filter(|head| head.session.id == *id || head.past.contains(id)) {
+            return Ok(head.session.clone());
+        }
+        let head = state.idle_mut(tenant, key, from)?;
         if taken {
             return Err(StoreError::Broken("this transcript id is taken".into()));
         }
@@ -423,9 +436,9 @@ impl SessionIndex for Memory {
         Ok(session)
     }
 
-    async fn delete(&self, tenant: &TenantId, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
         let mut state = self.state();
-        state.idle_mut(tenant, key)?;
+        state.idle_mut(tenant, key, from)?;
         if let Some(head) = state.sessions.remove(&(tenant.clone(), key.clone())) {
             for id in head.past.into_iter().chain([head.session.id]) {
                 state.transcripts.remove(&(tenant.clone(), id));

@@ -317,8 +317,11 @@ impl Regions for DynamoRegions {
         let here = &self.stores.here.region;
         let beat = Draft::new(of_region(here, "beat")).text("region", here).time("beat", now).item();
         self.stores.wrote(vec![Write::Put(beat, Condition::Always)]).await?;
+        // One that was closed stays out of sight; nothing of it is under way.
+        let is_closed =
+            |state: &RegionState| !self.stores.here.regions.iter().any(|name| name == state.region.as_str());
         let is_out_of_sight = |state: &RegionState| {
-            !state.is_here && state.beat_at.is_some_and(|beat| beat + OUT_OF_SIGHT < now)
+            !state.is_here && !is_closed(state) && state.beat_at.is_some_and(|beat| beat + OUT_OF_SIGHT < now)
         };
         if self.states().await?.iter().any(is_out_of_sight) {
             let seen = Draft::new(sight()).time("since", now).item();

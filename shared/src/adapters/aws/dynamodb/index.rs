@@ -94,8 +94,8 @@ impl DynamoStores {
         Ok(agents)
     }
 
-    /// The session, if nothing is at work or interrupted on it.
-    async fn idle(&self, tenant: &TenantId, key: &SessionKey) -> Result<View, StoreError> {
+    /// The session, if it is at home here.
+    async fn at_home(&self, tenant: &TenantId, key: &SessionKey) -> Result<View, StoreError> {
         let found = heads::find(self.core.as_ref(), tenant, key).await?;
         if let (None, Some(clearing)) = (&found.view, &found.clearing) {
             self.clear(clearing).await?;
@@ -105,8 +105,16 @@ impl DynamoStores {
             let cause = format!("the session is at home in {}", home.region);
             return Err(StoreError::Unavailable(cause.into()));
         }
-        if view.head.held.is_some() { Err(StoreError::Fenced) } else { Ok(view) }
+        Ok(view)
     }
+}
+
+/// Refuses a session whose present transcript is another one, or on which something is at work or interrupted.
+fn is_idle(view: &View, from: &SessionId) -> Result<(), StoreError> {
+    if view.head.id != *from {
+        return Err(StoreError::NotFound);
+    }
+    if view.head.held.is_some() { Err(StoreError::Fenced) } else { Ok(()) }
 }
 
 #[async_trait]
@@ -201,15 +209,16 @@ impl SessionIndex for DynamoStores {
         &self,
         tenant: &TenantId,
         key: &SessionKey,
+        from: &SessionId,
         id: &SessionId,
         now: Timestamp,
     ) -> Result<Session, StoreError> {
-        let taken = || StoreError::Broken("this transcript id is taken".into());
         for _ in 0..TRIES {
-            let mut view = self.idle(tenant, key).await?;
+            let mut view = self.at_home(tenant, key).await?;
             if view.head.id == *id || pasts::find(self.core.as_ref(), &view, id).await?.is_some() {
-                return Err(taken());
+                return Ok(view.session());
             }
+            is_idle(&view, from)?;
             let unchanged = view.head.unchanged();
             let put_away = view.past_item()?;
             view.head.id = id.clone();
@@ -230,9 +239,10 @@ impl SessionIndex for DynamoStores {
 
     /// One transaction makes the session and its turns unfindable; their items then go one by one. What a crash leaves
     /// of them is cleared when the key is next used, or deleted again.
-    async fn delete(&self, tenant: &TenantId, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let view = self.idle(tenant, key).await?;
+            let view = self.at_home(tenant, key).await?;
+            is_idle(&view, from)?;
             let (clearing, writes) = self.forget(&view).await?;
             if self.wrote(writes).await? {
                 return self.clear(&clearing).await;

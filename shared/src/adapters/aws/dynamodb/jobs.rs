@@ -11,11 +11,19 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
 use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work};
+use crate::region::MOST_REGIONS;
 use async_trait::async_trait;
 use std::time::Duration;
 
 /// Behind every sort key of an index.
 const END: &str = "g";
+
+/// How late part of a job's work may arrive from the region that wrote it. Behind that the region is lost for long, and
+/// a person decides.
+const LATEST_ARRIVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Jobs of a region that is gone that are looked at for each one that may be taken over: some may not have arrived.
+const LOOKS_PER_JOB: usize = 8;
 
 /// What moves of a job, with the token of its newest delivery. The token never goes back, and grows at each settlement,
 /// too. What the job is to do is written once.
@@ -118,6 +126,18 @@ impl Row {
         Condition::Is("token", super::attrs::number(self.token))
     }
 
+    /// The same job, given up because its work has not arrived. It is left to the region that wrote it: there it is whole.
+    fn given_up(&self) -> Self {
+        let region = match &self.work {
+            Text::Inside(_) => self.region.clone(),
+            Text::Beside { by, .. } => by.clone(),
+        };
+        let reason = format!(
+            "part of it has not arrived from the region {region} within a day: when that region is back, redrive it there"
+        );
+        Self { state: JobState::Dead, reason: Some(reason), token: self.token + 1, region, ..self.clone() }
+    }
+
     /// As callers see it.
     fn job(&self, mut job: NewJob) -> Job {
         let Work::Turn(request) = &mut job.work;
@@ -138,9 +158,27 @@ impl DynamoStores {
         self.core.get(&keys::job(tenant, id)).await?.as_ref().map(Row::read).transpose()
     }
 
-    /// What a job is to do.
-    async fn work(&self, row: &Row) -> Result<NewJob, StoreError> {
-        from_json(&row.work.whole(self.core.as_ref(), &row.key()).await?)
+    /// What a job is to do; `None` while part of that has not arrived from another region.
+    async fn work(&self, row: &Row) -> Result<Option<NewJob>, StoreError> {
+        let text = row.work.arrived(self.core.as_ref(), &row.key()).await?;
+        text.as_deref().map(from_json).transpose()
+    }
+
+    /// Leaves a job alone whose work has not arrived, or gives it up if that is too long ago. One of this region is
+    /// hidden, so that others come before it.
+    async fn put_off(&self, row: &Row, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        let next = if row.created_at + LATEST_ARRIVAL < now {
+            row.given_up()
+        } else if row.region == self.here.region {
+            Row { visible_at: until, token: row.token + 1, ..row.clone() }
+        } else {
+            return Ok(());
+        };
+        let is_written = self.wrote(vec![Write::Put(next.item(), row.unchanged())]).await?;
+        if is_written && next.state == JobState::Dead {
+            tracing::error!(target: "error", { job.id = %row.id, outcome = "dead", reason = next.reason }, "a job is given up");
+        }
+        Ok(())
     }
 
     /// Changes a job as `change` says, which decides anew if somebody else was faster.
@@ -153,8 +191,16 @@ impl DynamoStores {
         for _ in 0..TRIES {
             let stored = self.job(tenant, id).await?;
             let unchanged = stored.as_ref().map_or(Condition::Absent, Row::unchanged);
+            let token = stored.as_ref().map(|row| row.token);
             let next = change(stored)?;
-            if self.wrote(vec![Write::Put(next.item(), unchanged)]).await? {
+            let writes = vec![Write::Put(next.item(), unchanged)];
+            // A write that leaves the token as it is does not stand in the way of its own repetition.
+            let is_written = if token == Some(next.token) {
+                self.wrote(writes).await?
+            } else {
+                self.wrote_once(writes).await?
+            };
+            if is_written {
                 return Ok(());
             }
         }
@@ -201,13 +247,21 @@ impl DynamoStores {
         let row = self.job(tenant, id).await?;
         let is_due = |row: &Row| row.state == JobState::Pending && row.visible_at <= now;
         match row.filter(is_due) {
-            Some(row) => self.deliver_row(&row, until).await,
+            Some(row) => self.deliver_row(&row, now, until).await,
             None => Ok(None),
         }
     }
 
-    async fn deliver_row(&self, row: &Row, until: Timestamp) -> Result<Option<Delivery>, StoreError> {
-        let job = self.work(row).await?;
+    async fn deliver_row(
+        &self,
+        row: &Row,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Delivery>, StoreError> {
+        let Some(job) = self.work(row).await? else {
+            self.put_off(row, now, until).await?;
+            return Ok(None);
+        };
         let mut next = row.clone();
         next.may_have_run |= row.region != self.here.region || self.began_elsewhere(&job).await?;
         next.region.clone_from(&self.here.region);
@@ -221,9 +275,10 @@ impl DynamoStores {
         }))
     }
 
-    /// Whether the job's turn was begun under another epoch than the session's present one, which need not know of it.
+    /// Whether the job's turn was, or may have been, begun under another epoch than the session's present one, which need
+    /// not know of it.
     async fn began_elsewhere(&self, job: &NewJob) -> Result<bool, StoreError> {
-        if !self.here.is_one_of_several {
+        if !self.here.is_one_of_several() {
             return Ok(false);
         }
         let (core, tenant) = (self.core.as_ref(), &job.tenant);
@@ -233,17 +288,34 @@ impl DynamoStores {
             return Ok(false);
         }
         let present = heads::find(core, tenant, &request.session).await?.meta.map(|meta| meta.epoch);
-        Ok(pointers.iter().any(|pointer| Some(pointer.at.epoch) != present))
+        for pointer in pointers.iter().filter(|pointer| Some(pointer.at.epoch) != present) {
+            // What another region wrote may arrive without the step that it leads to. Here that step was never made.
+            let is_ours = pointer.at.epoch % MOST_REGIONS == self.here.ordinal;
+            if !is_ours || turns::has_begun(core, tenant, &request.turn, pointer).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Takes due jobs of a region that is gone into the queue of this one. It may have begun them.
+    /// Takes due jobs of a region that is gone into the queue of this one, as far as they have arrived. It may have begun
+    /// them.
     pub(super) async fn adopt_jobs(
         &self,
         from: &str,
         now: Timestamp,
         limit: usize,
     ) -> Result<(), StoreError> {
-        for row in self.due(from, now, limit).await? {
+        let mut left = limit;
+        for row in self.due(from, now, limit.saturating_mul(LOOKS_PER_JOB)).await? {
+            if left == 0 {
+                break;
+            }
+            if row.work.arrived(self.core.as_ref(), &row.key()).await?.is_none() {
+                self.put_off(&row, now, now).await?;
+                continue;
+            }
+            left -= 1;
             let mut next = row.clone();
             next.may_have_run = true;
             next.region.clone_from(&self.here.region);
@@ -343,7 +415,7 @@ impl JobQueue for DynamoStores {
             }
             let mut lost = 0;
             for row in due.into_iter().take(missing) {
-                match self.deliver_row(&row, until).await? {
+                match self.deliver_row(&row, now, until).await? {
                     Some(delivery) => deliveries.push(delivery),
                     None => lost += 1,
                 }
@@ -410,13 +482,11 @@ impl JobQueue for DynamoStores {
         rows.truncate(filter.limit);
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.work(&row).await {
-                Ok(job) => jobs.push(row.job(job)),
-                // One that has not arrived from another region is not there yet.
-                Err(StoreError::Unavailable(cause)) if row.region != self.here.region => {
-                    tracing::warn!(target: "error", { job.id = %row.id, cause = %cause }, "a job is not listed");
+            match self.work(&row).await? {
+                Some(job) => jobs.push(row.job(job)),
+                None => {
+                    tracing::warn!(target: "error", { job.id = %row.id, region = row.region, reason = row.reason }, "a job is not listed: part of it has not arrived");
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(jobs)
@@ -426,6 +496,12 @@ impl JobQueue for DynamoStores {
         for _ in 0..TRIES {
             let dead = self.job(tenant, id).await?.filter(|row| row.state == JobState::Dead);
             let mut row = dead.ok_or(StoreError::NotFound)?;
+            if let Text::Beside { by, .. } = &row.work
+                && self.work(&row).await?.is_none()
+            {
+                // All of it is at hand only where it was written.
+                return Err(StoreError::Elsewhere { region: by.clone() });
+            }
             if row.region != self.here.region {
                 // From here it goes on as a turn that may have run already, and parks before a `once` tool: nothing for a
                 // job whose region knows better.
@@ -440,7 +516,7 @@ impl JobQueue for DynamoStores {
             row.visible_at = now;
             // The token stays, so the state is what a second redrive finds changed.
             let dead = Condition::Is("state", Attr::Text("dead".to_owned()));
-            if self.wrote(vec![Write::Put(row.item(), dead)]).await? {
+            if self.wrote_once(vec![Write::Put(row.item(), dead)]).await? {
                 return Ok(());
             }
         }

@@ -65,7 +65,7 @@ impl DynamoStores {
             fingerprint = None;
             found = turns::record(core, &new.tenant, &new.turn, &own).await?;
         }
-        if found.is_none() && matches!(key, Key::LeftOver(_)) && self.here.is_one_of_several {
+        if found.is_none() && matches!(key, Key::LeftOver(_)) && self.here.is_one_of_several() {
             found = self.accepted_under(new).await?;
         }
         let Some(found) = found else { return Ok((Known::New(own), key)) };
@@ -191,7 +191,7 @@ impl DynamoStores {
                 };
                 let view = View::new(new, &self.here.region, epoch, now);
                 writes.push(Write::Put(view.meta_item(), Condition::Absent));
-                if self.here.is_one_of_several {
+                if self.here.is_one_of_several() {
                     let watch = homes::watch(&self.here.region, &new.tenant, &new.session, now);
                     writes.push(Write::Put(watch, Condition::Always));
                 }

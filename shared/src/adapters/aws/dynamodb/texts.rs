@@ -68,8 +68,14 @@ impl Text {
     /// # Errors
     /// [`StoreError::Unavailable`] while only part of it has arrived from the region that wrote it.
     pub(super) async fn whole(&self, core: &dyn Table, key: &Key) -> Result<String, StoreError> {
+        let missing = || StoreError::Unavailable(format!("part of {} has not arrived", key.partition).into());
+        self.arrived(core, key).await?.ok_or_else(missing)
+    }
+
+    /// All of it; `None` while only part of it has arrived from the region that wrote it, which may never change.
+    pub(super) async fn arrived(&self, core: &dyn Table, key: &Key) -> Result<Option<String>, StoreError> {
         let (by, pieces) = match self {
-            Self::Inside(text) => return Ok(text.clone()),
+            Self::Inside(text) => return Ok(Some(text.clone())),
             Self::Beside { by, pieces } => (by, *pieces),
         };
         let query = Query {
@@ -82,12 +88,12 @@ impl Text {
         };
         let found = core.query(&query).await?;
         if (found.len() as u64) < pieces {
-            return Err(StoreError::Unavailable(format!("part of {} has not arrived", key.partition).into()));
+            return Ok(None);
         }
         let mut text = String::new();
         for piece in &found {
             text.push_str(piece.text("b")?);
         }
-        Ok(text)
+        Ok(Some(text))
     }
 }

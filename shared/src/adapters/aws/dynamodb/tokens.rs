@@ -32,7 +32,7 @@ fn read(item: &Item) -> Result<Token, StoreError> {
 #[async_trait]
 impl TokenStore for DynamoStores {
     async fn insert(&self, token: &Token) -> Result<(), StoreError> {
-        if self.wrote(vec![Write::Put(item_of(token)?, Condition::Absent)]).await? {
+        if self.wrote_once(vec![Write::Put(item_of(token)?, Condition::Absent)]).await? {
             Ok(())
         } else {
             Err(StoreError::Broken("this token id is taken".into()))

@@ -92,6 +92,21 @@ pub(super) async fn pointers(
     core.query(&query).await?.iter().map(Pointer::read).collect()
 }
 
+/// Whether the turn's first step stands where the pointer leads. The pointer is written before it, and may be all there is.
+pub(super) async fn has_begun(
+    core: &dyn Table,
+    tenant: &TenantId,
+    turn: &TurnId,
+    pointer: &Pointer,
+) -> Result<bool, StoreError> {
+    let first = keys::step(&pointer.id, pointer.at, 0);
+    let Some(step) = core.get(&keys::of_session(tenant, &pointer.session, first)).await? else {
+        return Ok(false);
+    };
+    // Another turn may have been faster and stand in its place.
+    Ok(step.text("turn")? == turn.as_str())
+}
+
 /// The pointers that may lead to what is visible, with the parts of their transcripts; the latest first, for the turn may
 /// have run again.
 async fn visible<'p>(

@@ -77,15 +77,21 @@ pub(in crate::adapters::onprem) async fn parked<T: Tx>(
     read_all(rows, read_turn)
 }
 
-/// The id of the session's present transcript, if nothing is at work or interrupted on it.
-async fn idle<T: Tx>(tx: &mut T, tenant: &TenantId, key: &SessionKey) -> Result<SessionId, SqlError> {
+/// Refuses a session whose present transcript is another one, or on which something is at work or interrupted.
+async fn idle<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    key: &SessionKey,
+    from: &SessionId,
+) -> Result<(), SqlError> {
     let find =
         locking!("SELECT id, turn_id, lease_until FROM sessions WHERE tenant = $1 AND session_key = $2");
     let rows = tx.query(find.of::<T>(), args![tenant, key]).await?;
-    match read_first(rows, |row| Ok((row.id()?, read_holder(row)?)))? {
+    let found = read_first(rows, |row| Ok((row.id::<SessionId>()?, read_holder(row)?)))?;
+    match found.filter(|(id, _)| id == from) {
         None => Err(SqlError::Refused(StoreError::NotFound)),
         Some((_, Some(_))) => Err(SqlError::Refused(StoreError::Fenced)),
-        Some((id, None)) => Ok(id),
+        Some((_, None)) => Ok(()),
     }
 }
 
@@ -94,13 +100,21 @@ pub(in crate::adapters::onprem) async fn reset<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
     key: &SessionKey,
+    from: &SessionId,
     id: &SessionId,
     now: Timestamp,
 ) -> Result<Session, SqlError> {
-    let old: SessionId = idle(tx, tenant, key).await?;
+    if let Some(session) = super::sessions::load(tx, tenant, key).await? {
+        let past = "SELECT session_id FROM past_transcripts
+         WHERE tenant = $1 AND session_key = $2 AND session_id = $3";
+        if session.id == *id || !tx.query(past, args![tenant, key, id]).await?.is_empty() {
+            return Ok(session);
+        }
+    }
+    idle(tx, tenant, key, from).await?;
     tx.execute(
         "INSERT INTO past_transcripts (tenant, session_key, session_id) VALUES ($1, $2, $3)",
-        args![tenant, key, &old],
+        args![tenant, key, from],
     )
     .await?;
     tx.execute(
@@ -118,11 +132,12 @@ pub(in crate::adapters::onprem) async fn delete<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
     key: &SessionKey,
+    from: &SessionId,
 ) -> Result<(), SqlError> {
-    let present: SessionId = idle(tx, tenant, key).await?;
+    idle(tx, tenant, key, from).await?;
     let past = "SELECT session_id FROM past_transcripts WHERE tenant = $1 AND session_key = $2";
     let mut transcripts = read_all(tx.query(past, args![tenant, key]).await?, Row::id::<SessionId>)?;
-    transcripts.push(present);
+    transcripts.push(from.clone());
     for id in &transcripts {
         tx.execute("DELETE FROM messages WHERE tenant = $1 AND session_id = $2", args![tenant, id]).await?;
     }

@@ -120,7 +120,7 @@ fn run_everything(tx: &mut impl Tx) {
         now(index::list(tx, &tenant, &filter)).unwrap();
     }
     now(index::parked(tx, &tenant, 10)).unwrap();
-    now(index::reset(tx, &tenant, &key, &SessionId::new("next"), LATER)).unwrap();
+    now(index::reset(tx, &tenant, &key, &lease.session_id, &SessionId::new("next"), LATER)).unwrap();
 
     let job = JobId::new("j");
     now(jobs::enqueue(tx, &tenant, &job, "null", Duration::ZERO, START)).unwrap();
@@ -154,7 +154,7 @@ fn run_everything(tx: &mut impl Tx) {
     let mut check = ChainCheck::default();
     now(audit::verify_some(tx, &tenant, &audit::Cursor::default(), &mut check)).unwrap();
     now(audit::prune_some(tx, &tenant, LATER)).unwrap();
-    now(index::delete(tx, &tenant, &key)).unwrap();
+    now(index::delete(tx, &tenant, &key, &SessionId::new("next"))).unwrap();
     now(limits::take(tx, "subject", Limit::default(), START)).unwrap();
 }
 

@@ -98,16 +98,17 @@ impl SessionIndex for Sqlite {
         &self,
         tenant: &TenantId,
         key: &SessionKey,
+        from: &SessionId,
         id: &SessionId,
         at: Timestamp,
     ) -> Result<Session, StoreError> {
-        let (tenant, key, id) = (tenant.clone(), key.clone(), id.clone());
-        self.write(move |tx| now(index::reset(tx, &tenant, &key, &id, at))).await
+        let (tenant, key, from, id) = (tenant.clone(), key.clone(), from.clone(), id.clone());
+        self.write(move |tx| now(index::reset(tx, &tenant, &key, &from, &id, at))).await
     }
 
-    async fn delete(&self, tenant: &TenantId, key: &SessionKey) -> Result<(), StoreError> {
-        let (tenant, key) = (tenant.clone(), key.clone());
-        self.write(move |tx| now(index::delete(tx, &tenant, &key))).await
+    async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
+        let (tenant, key, from) = (tenant.clone(), key.clone(), from.clone());
+        self.write(move |tx| now(index::delete(tx, &tenant, &key, &from))).await
     }
 }
 

@@ -1,0 +1,71 @@
+//! A region that was closed: it gives no sign of life any more, and is among the regions that there are no longer.
+
+use super::Lab;
+use harness::stores::{at, new_job, new_turn, run, stores_of, tenant};
+use shared::adapters::aws::dynamodb::table::{Key, Table};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, Here};
+use shared::app::Stores;
+use shared::id::{RandomIds, SessionKey};
+use shared::region::{Regions, Verdict};
+use shared::session::NewTurn;
+use std::sync::Arc;
+use std::time::Duration;
+
+const MINUTE: i64 = 60_000;
+
+fn region(lab: &Lab, name: &str, ordinal: u64, regions: &[&str]) -> (Stores, DynamoRegions) {
+    let regions = regions.iter().map(|name| (*name).to_owned()).collect();
+    let here = Here { region: name.to_owned(), ordinal, regions };
+    let rows = DynamoStores::new(Arc::new(lab.core.clone()), Arc::new(lab.local.clone()), here);
+    let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
+    (stores_of(&Arc::new(rows)), regions)
+}
+
+/// Whether a session is looked after in `a`.
+async fn is_watched(lab: &Lab, session: &str) -> bool {
+    let key = Key { partition: "W#a".to_owned(), sort: format!("S#main#{session}") };
+    lab.core.get(&key).await.expect("an answer").is_some()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_region_keeps_no_session_on_the_list_of_those_that_are_looked_after() {
+    for (others, expected) in [(["a", "b", "c"].as_slice(), true), (&["a", "b"], false)] {
+        let lab = Lab::new().await;
+        let (_, closed) = region(&lab, "c", 2, &["a", "b", "c"]);
+        closed.beat(at(0)).await.expect("a sign of life");
+        let ((stores, a), (_, b)) = (region(&lab, "a", 0, others), region(&lab, "b", 1, others));
+        run(&stores, &new_turn("t", "s"), 10).await;
+        for minute in 1..20 {
+            b.beat(at(minute * MINUTE)).await.expect("a sign of life");
+            a.beat(at(minute * MINUTE)).await.expect("a sign of life");
+            a.reconcile(at(minute * MINUTE), 10).await.expect("a look");
+        }
+        assert_eq!(is_watched(&lab, "s").await, expected, "of {others:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_closed_region_accepted_is_taken_over() {
+    let lab = Lab::new().await;
+    let (there, closed) = region(&lab, "c", 2, &["a", "b", "c"]);
+    closed.beat(at(0)).await.expect("a sign of life");
+    let (stores, a) = region(&lab, "a", 0, &["a", "b"]);
+    run(&there, &new_turn("t1", "s"), 10).await;
+    assert!(there.jobs.enqueue(&new_job("j", "hello"), Duration::ZERO, at(20)).await.expect("an answer"));
+    // A turn that it writes after the session has moved.
+    let session = SessionKey::new("s");
+    let home = a.home(&tenant(), &session).await.expect("an answer").expect("a home");
+    let late = NewTurn { session: session.clone(), ..new_turn("t2", "s") };
+    let before = lab.core.get(&Key { partition: "S#main#s".to_owned(), sort: "H".to_owned() }).await;
+    let before = before.expect("an answer").expect("the session's item");
+    a.take_over(&tenant(), &session, &home, at(30)).await.expect("a home");
+    let now = lab.core.get(&before.key).await.expect("an answer").expect("the session's item");
+    lab.put(before).await;
+    run(&there, &late, 40).await;
+    lab.put(now).await;
+    let settled = a.reconcile(at(20 * MINUTE), 10).await.expect("a look");
+    let verdicts: Vec<_> = settled.iter().map(|late| (late.turn.as_str(), late.verdict)).collect();
+    assert_eq!(verdicts, [("t2", Verdict::Ended)]);
+    let taken = stores.jobs.receive(9, at(21 * MINUTE), at(22 * MINUTE)).await.expect("an answer");
+    assert_eq!(taken.len(), 1);
+}
