@@ -54,6 +54,7 @@ async fn open(environment: &str) -> Result<(Stores, DynamoStores), String> {
         queue_url: found.queue_url.unwrap_or_default(),
         agent_function: format!("reef-{environment}-agent-invoke:live"),
         regions: vec![region.clone()],
+        ordinal: 0,
         region,
         metrics_namespace: None,
         settings: PathBuf::new(),
