@@ -181,6 +181,26 @@ pub(crate) async fn a_reset_gives_an_empty_transcript(stores: &Stores) {
     assert_eq!(run(stores, &new_turn("t5", "s"), 80).await.session_id, third);
 }
 
+pub(crate) async fn a_reset_that_was_made_before_changes_nothing(stores: &Stores) {
+    run(stores, &new_turn("t1", "s"), 10).await;
+    let [first, second] = ["first reset", "second reset"].map(SessionId::new);
+    for (id, now) in [(&first, 20), (&second, 40)] {
+        stores.index.reset(&tenant(), &key("s"), id, at(now)).await.expect("a reset");
+        run(stores, &new_turn(&format!("turn behind the {id}"), "s"), now + 10).await;
+    }
+    let before = stores.sessions.load(&tenant(), &key("s")).await.expect("a head").expect("a session");
+    let of_old = SessionId::new("first transcript of s");
+    for id in [&second, &first, &of_old] {
+        let again = stores.index.reset(&tenant(), &key("s"), id, at(100)).await.expect("no harm");
+        assert_eq!(again, before, "{id}");
+    }
+    assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("a head"), Some(before));
+    run(stores, &new_turn("t2", "s"), 110).await;
+    let everything = Window::newest(usize::MAX);
+    let kept = stores.sessions.transcript(&tenant(), &key("s"), everything).await.expect("a transcript");
+    assert_eq!(kept.len(), 4);
+}
+
 pub(crate) async fn a_session_at_work_or_interrupted_is_neither_reset_nor_deleted(stores: &Stores) {
     let id = SessionId::new("second transcript");
     let unknown = stores.index.reset(&tenant(), &key("s"), &id, at(10)).await;

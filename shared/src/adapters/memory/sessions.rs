@@ -50,9 +50,10 @@ enum Known {
 }
 
 impl State {
-    fn known(&self, new: &NewTurn) -> Result<Known, StoreError> {
+    fn known(&self, new: &NewTurn, now: Timestamp) -> Result<Known, StoreError> {
         let record = new.idempotency.as_ref().and_then(|idempotency| {
-            self.keys.get(&(new.tenant.clone(), new.principal.clone(), idempotency.key.clone()))
+            let key = (new.tenant.clone(), new.principal.clone(), idempotency.key.clone());
+            self.keys.get(&key, now)
         });
         let id = match record {
             Some(KeyRecord { used_by: UsedBy::Turn(id), .. }) => id.clone(),
@@ -259,7 +260,7 @@ impl SessionStore for Memory {
     async fn begin(&self, new: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError> {
         let mut state = self.state();
         let tenant = &new.tenant;
-        let (id, key) = match state.known(new)? {
+        let (id, key) = match state.known(new, now)? {
             Known::New => (new.turn.clone(), new.session.clone()),
             Known::Again { id, session } => (id, session),
             Known::AtWork(id) => return state.take_over(tenant, &id, now, until),
@@ -291,12 +292,20 @@ impl SessionStore for Memory {
         // A turn that runs again keeps who asked first, and the key it was first accepted under, if any.
         let earlier = state.turns.remove(&(tenant.clone(), id.clone()));
         let (principal, idempotency) = match earlier {
-            Some(record) => (record.turn.principal, record.idempotency),
+            Some(record) => {
+                if let Some(Idempotency { key, .. }) = &new.idempotency {
+                    let key = (tenant.clone(), new.principal.clone(), key.clone());
+                    // It is known by its own id if there is no record; then none is made.
+                    if let Some(record) = state.keys.get_mut(&key, now) {
+                        record.kept_until = Idempotency::kept_until(now);
+                    }
+                }
+                (record.turn.principal, record.idempotency)
+            }
             None => {
                 if let Some(Idempotency { key, fingerprint }) = &new.idempotency {
-                    let record =
-                        KeyRecord { fingerprint: fingerprint.clone(), used_by: UsedBy::Turn(id.clone()) };
-                    state.keys.insert((tenant.clone(), new.principal.clone(), key.clone()), record);
+                    let key = (tenant.clone(), new.principal.clone(), key.clone());
+                    state.keys.insert(key, fingerprint.clone(), UsedBy::Turn(id.clone()), now);
                 }
                 (new.principal.clone(), new.idempotency.clone())
             }
@@ -407,6 +416,9 @@ impl SessionIndex for Memory {
         let mut state = self.state();
         let taken = state.transcripts.contains_key(&(tenant.clone(), id.clone()));
         let head = state.idle_mut(tenant, key)?;
+        if head.session.id == *id || head.past.contains(id) {
+            return Ok(head.session.clone());
+        }
         if taken {
             return Err(StoreError::Broken("this transcript id is taken".into()));
         }
@@ -431,10 +443,7 @@ impl SessionIndex for Memory {
         }
         state.turns.retain(|_, record| record.turn.tenant != *tenant || record.turn.session != *key);
         let State { turns, keys, .. } = &mut *state;
-        keys.retain(|(of, _, _), record| match &record.used_by {
-            UsedBy::Turn(turn) => of != tenant || turns.contains_key(&(of.clone(), turn.clone())),
-            UsedBy::Request { .. } => true,
-        });
+        keys.retain_turns(|of, turn| of != tenant || turns.contains_key(&(of.clone(), turn.clone())));
         Ok(())
     }
 }

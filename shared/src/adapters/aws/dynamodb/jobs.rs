@@ -1,8 +1,8 @@
 //! [`JobQueue`] on DynamoDB: the jobs' rows, which are the truth of every queue on AWS.
 
-use super::attrs::{Draft, broken, from_json, to_json};
+use super::attrs::{Draft, broken, from_json, is_forgotten, to_json};
 use super::keys::{self, SHARDS};
-use super::schema::{DUE, LISTED};
+use super::schema::{DUE, EXPIRES, LISTED};
 use super::table::{Attr, Condition, Item, Key, Write};
 use super::texts::Text;
 use super::walk::Walk;
@@ -10,7 +10,9 @@ use super::{DynamoStores, TRIES, contended, heads, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work};
+use crate::job::{
+    Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work, done_kept_until,
+};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ struct Row {
     token: u64,
     /// Whose queue has it.
     region: String,
+    /// Of a job that is done.
+    kept_until: Option<Timestamp>,
 }
 
 /// Where jobs of a tenant are listed by their state.
@@ -74,6 +78,9 @@ impl Row {
             reason: item.opt_text("reason")?.map(str::to_owned),
             token: item.count("token")?,
             region: item.text("region")?.to_owned(),
+            kept_until: item
+                .opt_int(EXPIRES)?
+                .map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))),
         })
     }
 
@@ -99,6 +106,7 @@ impl Row {
             .time("created", self.created_at)
             .time("visible", self.visible_at)
             .opt_text("reason", self.reason.as_deref())
+            .expires(self.kept_until)
             .text(LISTED.partition, listed_of(&self.tenant, self.state))
             .text(LISTED.sort, format!("{created}#{name}"));
         if self.may_have_run {
@@ -111,6 +119,10 @@ impl Row {
                 .text(DUE.sort, format!("{visible}#{created}#{name}"));
         }
         draft.item()
+    }
+
+    fn is_kept(&self, now: Timestamp) -> bool {
+        self.kept_until.is_none_or(|until| until > now)
     }
 
     /// What must hold for no delivery or settlement to have come between.
@@ -154,7 +166,12 @@ impl DynamoStores {
             let stored = self.job(tenant, id).await?;
             let unchanged = stored.as_ref().map_or(Condition::Absent, Row::unchanged);
             let next = change(stored)?;
-            if self.wrote(vec![Write::Put(next.item(), unchanged)]).await? {
+            let mut writes = vec![Write::Put(next.item(), unchanged)];
+            if let Some(until) = next.kept_until {
+                // What it was to do goes with it.
+                writes.extend(next.work.kept_until(self.core.as_ref(), &next.key(), until).await?);
+            }
+            if self.wrote(writes).await? {
                 return Ok(());
             }
         }
@@ -254,12 +271,12 @@ impl DynamoStores {
         Ok(())
     }
 
-    /// Adds the newest jobs in this state, and perhaps a few more than `limit`.
+    /// Adds the newest jobs in this state that are kept at `now`, and perhaps a few more than `limit`.
     async fn list_state(
         &self,
         tenant: &TenantId,
         state: JobState,
-        limit: usize,
+        (limit, now): (usize, Timestamp),
         rows: &mut Vec<Row>,
     ) -> Result<(), StoreError> {
         let (from, to) = ("0".to_owned(), END.to_owned());
@@ -270,6 +287,9 @@ impl DynamoStores {
             let row = Row::read(&item)?;
             if of_state >= limit && last != Some(row.created_at) {
                 break;
+            }
+            if !row.is_kept(now) {
+                continue;
             }
             last = Some(row.created_at);
             of_state += 1;
@@ -309,7 +329,7 @@ fn delivered(stored: Option<Row>, receipt: &Receipt) -> Result<Row, StoreError> 
 impl JobQueue for DynamoStores {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
         let text = to_json(job)?;
-        let (work, beside) = Text::new(text, &keys::job(&job.tenant, &job.id), &self.here.region)?;
+        let (work, beside) = Text::new(text, &keys::job(&job.tenant, &job.id), &self.here.region, None)?;
         let row = Row {
             tenant: job.tenant.clone(),
             id: job.id.clone(),
@@ -322,8 +342,9 @@ impl JobQueue for DynamoStores {
             reason: None,
             token: 0,
             region: self.here.region.clone(),
+            kept_until: None,
         };
-        let mut writes = vec![Write::Put(row.item(), Condition::Absent)];
+        let mut writes = vec![Write::Put(row.item(), is_forgotten(now))];
         writes.extend(beside);
         self.wrote_once(writes).await
     }
@@ -373,6 +394,7 @@ impl JobQueue for DynamoStores {
                 Outcome::Done => {
                     row.state = JobState::Done;
                     row.reason = None;
+                    row.kept_until = Some(done_kept_until(now));
                 }
                 Outcome::Retry { after, counts, reason } => {
                     row.attempts = row.attempts.saturating_sub(u32::from(!counts));
@@ -389,11 +411,16 @@ impl JobQueue for DynamoStores {
         .await
     }
 
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
         if filter.limit == 0 {
             return Ok(Vec::new());
         }
-        let is_wanted = |row: &Row| filter.state.is_none_or(|state| row.state == state);
+        let is_wanted = |row: &Row| filter.state.is_none_or(|state| row.state == state) && row.is_kept(now);
         let mut rows: Vec<Row> = Vec::new();
         if let Some(id) = &filter.id {
             rows.extend(self.job(tenant, id).await?.filter(is_wanted));
@@ -403,7 +430,7 @@ impl JobQueue for DynamoStores {
                 None => vec![JobState::Pending, JobState::Done, JobState::Dead],
             };
             for state in states {
-                self.list_state(tenant, state, filter.limit, &mut rows).await?;
+                self.list_state(tenant, state, (filter.limit, now), &mut rows).await?;
             }
         }
         rows.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
