@@ -18,6 +18,8 @@ mod jobs;
 mod limits;
 #[path = "conformance/resumptions.rs"]
 mod resumptions;
+#[path = "conformance/retention.rs"]
+mod retention;
 #[path = "conformance/sessions.rs"]
 mod sessions;
 #[path = "conformance/tokens.rs"]
@@ -146,6 +148,19 @@ suites! {
         resumptions_without_a_step_between_them_are_counted,
         a_turn_that_runs_again_is_counted_anew,
     }
+    retention {
+        records_are_kept_for_thirty_days,
+        a_turns_key_is_known_until_its_end_and_then_free,
+        a_turn_is_known_by_its_id_when_its_key_is_forgotten,
+        a_turn_that_runs_again_keeps_its_key_for_longer,
+        a_turn_that_runs_again_by_its_id_brings_no_key_back,
+        a_turn_that_did_not_end_holds_its_session_when_its_key_is_forgotten,
+        a_deletion_leaves_a_key_that_names_another_sessions_turn_by_now,
+        an_answer_is_given_until_its_end_and_then_forgotten,
+        a_large_answer_is_forgotten_as_a_whole,
+        a_claim_without_an_answer_is_forgotten_like_one,
+        a_free_key_may_be_used_by_the_other_kind,
+    }
     index {
         sessions_are_listed_last_changed_first,
         a_session_may_have_the_longest_name_of_any_characters,
@@ -173,6 +188,10 @@ suites! {
         a_retry_that_was_no_attempt_is_not_counted,
         a_dead_job_waits_for_its_redrive,
         only_a_dead_job_is_redriven,
+        a_job_that_is_done_is_kept_until_its_end_and_then_forgotten,
+        a_large_job_that_is_done_is_forgotten_as_a_whole,
+        a_job_that_is_not_done_is_kept,
+        a_job_that_is_redriven_after_a_year_meets_its_turn,
         jobs_are_listed_newest_first_and_filtered,
         jobs_of_two_tenants_share_nothing_but_the_queue,
         many_workers_get_each_job_once,

@@ -21,12 +21,13 @@ use harness::stores::{
     at, delete, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant,
 };
 use serde_json::json;
-use shared::adapters::aws::dynamodb::table::{Condition, Item, Key, Query, Table, Write};
+use shared::adapters::aws::dynamodb::schema::EXPIRES;
+use shared::adapters::aws::dynamodb::table::{Attr, Condition, Item, Key, Query, Table, Write};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
 use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{AgentId, PrincipalId, SessionId, SessionKey, TurnId};
+use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TurnId};
 use shared::job::Outcome;
 use shared::message::MessageBody;
 use shared::principal::Scope;
@@ -190,12 +191,66 @@ async fn what_happens_to_a_large_job_costs_as_much_as_if_it_were_small() {
         let before = lab.core.consumed();
         let delivery = queue.receive(1, at(20), at(100)).await.expect("a delivery").pop().expect("a job");
         queue.extend(&delivery.receipt, at(200)).await.expect("an extension");
-        queue.settle(&delivery.receipt, &Outcome::Done, at(150)).await.expect("a settlement");
+        let retry = Outcome::Retry { after: Duration::ZERO, counts: true, reason: "busy".to_owned() };
+        queue.settle(&delivery.receipt, &retry, at(150)).await.expect("a settlement");
         costs.push(between(before, lab.core.consumed()).written);
         assert!(delivery.job.job == new_job("j", &text), "it comes as it was enqueued");
     }
-    println!("delivered, extended and settled: {} write units, {} for a megabyte", costs[0], costs[1]);
+    println!("delivered, extended and tried again: {} write units, {} for a megabyte", costs[0], costs[1]);
     assert!(costs[1] <= costs[0], "what it is to do is not written again");
+}
+
+/// The items of a partition, with the time when each is forgotten.
+async fn expiries(lab: &Lab, partition: &str) -> Vec<(String, Option<Attr>)> {
+    let (from, to) = ("!".to_owned(), "~".to_owned());
+    let partition = partition.to_owned();
+    let query = Query { index: None, partition, from, to, newest_first: false, limit: 100 };
+    let items = lab.core.query(&query).await.expect("the items");
+    items.into_iter().map(|item| (item.key.sort, item.attrs.get(EXPIRES).cloned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_of_a_job_is_forgotten_when_it_is_done_and_not_before() {
+    let lab = Lab::new().await;
+    let queue = &lab.stores.jobs;
+    let text = "long, ü 日本 ".repeat(60_000);
+    queue.enqueue(&new_job("j", &text), Duration::ZERO, at(10)).await.expect("an answer");
+    let mut delivery = queue.receive(1, at(20), at(100)).await.expect("a delivery").remove(0);
+    queue.extend(&delivery.receipt, at(200)).await.expect("an extension");
+    let dead = Outcome::Dead { reason: "bad".to_owned() };
+    queue.settle(&delivery.receipt, &dead, at(150)).await.expect("a settlement");
+    let kept = expiries(&lab, "J#main#j").await;
+    assert!(kept.len() > 3 && kept.iter().all(|(_, end)| end.is_none()), "{kept:?}");
+    queue.redrive(&tenant(), &JobId::new("j"), at(160)).await.expect("a redrive");
+    delivery = queue.receive(1, at(170), at(300)).await.expect("a delivery").remove(0);
+    let before = lab.core.consumed();
+    queue.settle(&delivery.receipt, &Outcome::Done, at(1_001)).await.expect("a settlement");
+    let cost = between(before, lab.core.consumed());
+    println!("a job of a megabyte is done: {} write units, {} read units", cost.written, cost.read);
+    let end = Some(Attr::Number(2 + 14 * 24 * 60 * 60));
+    let marked = expiries(&lab, "J#main#j").await;
+    assert!(marked.len() == kept.len() && marked.iter().all(|(_, at)| *at == end), "{marked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idempotency_records_are_forgotten_by_the_table_with_what_belongs_to_them() {
+    let lab = Lab::new().await;
+    run(&lab.stores, &keyed_turn("t1", "s", "k1"), 1_001).await;
+    let end = |seconds: i64| Some(Attr::Number(seconds + 30 * 24 * 60 * 60));
+    assert_eq!(expiries(&lab, "I#main#alice#k1").await, [("-".to_owned(), end(2))]);
+    let principal = PrincipalId::new("alice");
+    let key = AnswerKey { tenant: tenant(), principal, idempotency: idempotency("k2", "f") };
+    lab.stores.answers.claim(&key, at(10), at(100)).await.expect("a claim");
+    assert_eq!(expiries(&lab, "I#main#alice#k2").await, [("-".to_owned(), end(1))]);
+    let large = Answer::json(&"long, ü 日本 ".repeat(60_000));
+    lab.stores.answers.store(&key, &large, at(5_000)).await.expect("a stored answer");
+    let answered = expiries(&lab, "I#main#alice#k2").await;
+    assert!(answered.len() > 3 && answered.iter().all(|(_, at)| *at == end(5)), "{answered:?}");
+    // What a turn is found by is no record of a key.
+    for partition in ["T#main#t1", "S#main#s"] {
+        let kept = expiries(&lab, partition).await;
+        assert!(!kept.is_empty() && kept.iter().all(|(_, end)| end.is_none()), "{partition}: {kept:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,7 +290,7 @@ async fn a_rate_limits_state_is_forgotten_when_the_subject_is_idle() {
     lab.stores.limits.take("alice", limit, at(5_000)).await.expect("a decision");
     let key = Key { partition: "R#alice".to_owned(), sort: "-".to_owned() };
     let item = lab.local.get(&key).await.expect("an answer").expect("its state");
-    assert_eq!(item.attrs["ttl"], shared::adapters::aws::dynamodb::table::Attr::Number(7));
+    assert_eq!(item.attrs[EXPIRES], Attr::Number(7));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

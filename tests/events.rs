@@ -135,7 +135,7 @@ async fn the_worker_answers_its_recorded_events() {
     }
     let state = async |id: &str| -> Result<_, StoreError> {
         let filter = JobFilter { id: Some(JobId::new(id)), state: None, limit: 1 };
-        let found = jobs.list(&tenant, &filter).await?;
+        let found = jobs.list(&tenant, &filter, Timestamp::EPOCH).await?;
         Ok(found.first().map(|job| (job.state, job.reason.clone())))
     };
     let good = state("01EVENTSGOOD").await.expect("the job");

@@ -409,7 +409,13 @@ async fn of_many_jobs_with_poison_among_them_none_is_lost_and_none_runs_twice_th
             assert!(deployment.platform.kill(QUEUE_WORKER) > 0);
             kills += 1;
         }
-        if stores.jobs.list(&tenant, &with(JobState::Pending, 1)).await.expect("the jobs").is_empty() {
+        if stores
+            .jobs
+            .list(&tenant, &with(JobState::Pending, 1), Timestamp::EPOCH)
+            .await
+            .expect("the jobs")
+            .is_empty()
+        {
             break;
         }
         answered.changed().await.expect("the platform");
@@ -417,7 +423,8 @@ async fn of_many_jobs_with_poison_among_them_none_is_lost_and_none_runs_twice_th
     drop(source);
     assert_eq!(kills, 5, "the workers were never killed in their work");
 
-    let dead = stores.jobs.list(&tenant, &with(JobState::Dead, count)).await.expect("the jobs");
+    let dead =
+        stores.jobs.list(&tenant, &with(JobState::Dead, count), Timestamp::EPOCH).await.expect("the jobs");
     let dead: BTreeSet<_> = dead.into_iter().map(|job| job.job.id).collect();
     assert_eq!(dead, (0..count).filter(|number| is_poison(*number)).map(|number| job(number).id).collect());
     for number in (0..count).filter(|number| !is_poison(*number)) {

@@ -28,30 +28,111 @@ use std::time::Duration;
 /// What is asked of both stores. Small numbers pick from small sets, so that operations meet.
 #[derive(Debug, Clone)]
 enum Op {
-    Wait { millis: u16 },
-    Begin { turn: Pick, session: u8, key: Option<u8>, body: bool, principal: bool, tenant: bool, lease: u8 },
-    Append { lease: usize, messages: u8, summary: bool, audits: u8, extend: u8 },
-    Commit { lease: usize, outcome: u8 },
-    Transcript { session: u8, newest: u8, after: u8, before: Option<u8> },
-    List { agents: Option<u8>, before: Option<u8>, limit: u8 },
-    Interrupted { limit: u8 },
-    Parked { limit: u8 },
-    Reset { session: u8, stale: bool },
-    Delete { session: u8, stale: bool },
-    Enqueue { job: u8, delay: u8 },
-    Receive { max: u8, hidden: u8 },
-    Extend { receipt: usize, hidden: u8 },
-    Settle { receipt: usize, outcome: u8 },
-    Redrive { job: u8 },
-    ListJobs { state: u8, limit: u8 },
-    Take { subject: u8 },
-    InsertToken { token: u8 },
-    Revoke { token: u8 },
-    Claim { key: u8, body: bool, lease: u8 },
-    Store { key: u8, body: bool },
-    Release { key: u8, body: bool },
-    Prune { age: u16 },
-    ListAudit { session: Option<u8>, since: Option<u8>, limit: u8 },
+    Wait {
+        millis: u16,
+    },
+    /// Long enough that some of what is kept for a while is forgotten.
+    WaitDays {
+        days: u8,
+    },
+    Begin {
+        turn: Pick,
+        session: u8,
+        key: Option<u8>,
+        body: bool,
+        principal: bool,
+        tenant: bool,
+        lease: u8,
+    },
+    Append {
+        lease: usize,
+        messages: u8,
+        summary: bool,
+        audits: u8,
+        extend: u8,
+    },
+    Commit {
+        lease: usize,
+        outcome: u8,
+    },
+    Transcript {
+        session: u8,
+        newest: u8,
+        after: u8,
+        before: Option<u8>,
+    },
+    List {
+        agents: Option<u8>,
+        before: Option<u8>,
+        limit: u8,
+    },
+    Interrupted {
+        limit: u8,
+    },
+    Parked {
+        limit: u8,
+    },
+    Reset {
+        session: u8,
+        stale: bool,
+    },
+    Delete {
+        session: u8,
+        stale: bool,
+    },
+    Enqueue {
+        job: u8,
+        delay: u8,
+    },
+    Receive {
+        max: u8,
+        hidden: u8,
+    },
+    Extend {
+        receipt: usize,
+        hidden: u8,
+    },
+    Settle {
+        receipt: usize,
+        outcome: u8,
+    },
+    Redrive {
+        job: u8,
+    },
+    ListJobs {
+        state: u8,
+        limit: u8,
+    },
+    Take {
+        subject: u8,
+    },
+    InsertToken {
+        token: u8,
+    },
+    Revoke {
+        token: u8,
+    },
+    Claim {
+        key: u8,
+        body: bool,
+        lease: u8,
+    },
+    Store {
+        key: u8,
+        body: bool,
+    },
+    Release {
+        key: u8,
+        body: bool,
+    },
+    Prune {
+        age: u16,
+    },
+    ListAudit {
+        session: Option<u8>,
+        since: Option<u8>,
+        limit: u8,
+    },
 }
 
 /// Which turn: a new one, or one that was named before.
@@ -73,6 +154,7 @@ fn op() -> impl Strategy<Value = Op> {
             });
     prop_oneof![
         3 => (0..80_u16).prop_map(|millis| Op::Wait { millis }),
+        1 => (1..32_u8).prop_map(|days| Op::WaitDays { days }),
         9 => begin,
         5 => (any::<usize>(), 0..3_u8, prop::bool::weighted(0.2), 0..3_u8, 0..60_u8).prop_map(
             |(lease, messages, summary, audits, extend)| Op::Append { lease, messages, summary, audits, extend }
@@ -218,6 +300,7 @@ impl World {
         let ago = |millis: u8| now - Duration::from_millis(u64::from(millis));
         match op {
             Op::Wait { millis } => self.now += i64::from(millis),
+            Op::WaitDays { days } => self.now += i64::from(days) * 24 * 60 * 60 * 1_000,
             Op::Begin { turn, session: number, key, body, principal, tenant: other, lease } => {
                 let known = if let Pick::Known(index) = turn { pick(&self.turns, index) } else { None };
                 let turn = known.unwrap_or_else(|| TurnId::new(self.fresh("turn")));
@@ -333,7 +416,7 @@ impl World {
             Op::ListJobs { state, limit } => {
                 let states = [None, Some(JobState::Pending), Some(JobState::Done), Some(JobState::Dead)];
                 let filter = JobFilter { id: None, state: states[usize::from(state)], limit: limit.into() };
-                let _ = both!(stores, jobs.list(&tenant(false), &filter));
+                let _ = both!(stores, jobs.list(&tenant(false), &filter, now));
             }
             Op::Take { subject } => {
                 let limit = Limit { per_second: 30.0, burst: 1 };
@@ -406,7 +489,7 @@ impl World {
             }
             let _ = both!(stores, index.parked(&tenant, usize::MAX));
             let jobs = JobFilter { limit: usize::MAX, ..JobFilter::default() };
-            let _ = both!(stores, jobs.list(&tenant, &jobs));
+            let _ = both!(stores, jobs.list(&tenant, &jobs, at(self.now)));
             let _ = both!(stores, tokens.list(&tenant));
             let rows = AuditFilter { limit: usize::MAX, ..AuditFilter::default() };
             let _ = both!(stores, audit.list(&tenant, &rows));
@@ -414,7 +497,7 @@ impl World {
             prop_assert_eq!(verdict.broken, Vec::<String>::new());
         }
         for key in 0..4 {
-            let _ = both!(stores, answers.claim(&answer_key(key, true), end_of_time, end_of_time));
+            let _ = both!(stores, answers.claim(&answer_key(key, true), at(self.now), end_of_time));
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 
 use harness::stores::{
-    at, audit, delete, done, failed, keyed_turn, new_turn, open_sqlite, reset, run, says, start, stores_of,
-    tenant,
+    at, audit, delete, done, failed, keyed_turn, new_job, new_turn, open_sqlite, reset, run, says, start,
+    stores_of, tenant,
 };
 use rusqlite::Connection;
 use shared::adapters::onprem::{OpenError, Sqlite};
@@ -13,15 +13,22 @@ use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
 use shared::id::{PrincipalId, SessionKey, TurnId};
+use shared::job::{JobFilter, Outcome};
 use shared::limit::{Decision, Limit};
 use shared::message::Message;
 use shared::session::{Begun, Lease, NewTurn, Session, SessionFilter, Step, Turn, Window};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory for data")
+}
+
+fn answer_key(key: &str) -> AnswerKey {
+    let idempotency = harness::stores::idempotency(key, "f");
+    AnswerKey { tenant: tenant(), principal: PrincipalId::new("alice"), idempotency }
 }
 
 /// The main database, as an operator's tool would open it.
@@ -224,7 +231,7 @@ fn many_processes_may_make_a_directory_at_once() {
     let versions: u32 = Connection::open(fresh.join("reef.sqlite"))
         .and_then(|database| database.query_row("SELECT COUNT(*) FROM schema_versions", [], |row| row.get(0)))
         .expect("a count");
-    assert_eq!(versions, 2);
+    assert_eq!(versions, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,13 +240,68 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     let stores = open_sqlite(data.path());
     let new = new_turn("t1", "s");
     start(&stores, &new, 10, 100).await;
+    run(&stores, &keyed_turn("t2", "other", "k"), 5_000).await;
+    let claimed = answer_key("claimed");
+    stores.answers.claim(&claimed, at(5_000), at(6_000)).await.expect("a claim");
+    for id in ["done", "pending"] {
+        stores.jobs.enqueue(&new_job(id, "hi"), Duration::ZERO, at(10)).await.expect("an answer");
+    }
+    let delivery = stores.jobs.receive(1, at(20), at(7_000)).await.expect("a delivery").remove(0);
+    stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(30)).await.expect("a settlement");
     drop(stores);
-    let back = "ALTER TABLE sessions DROP COLUMN tries; DELETE FROM schema_versions WHERE number = 2";
+    let back = "DROP INDEX jobs_by_expiry; ALTER TABLE jobs DROP COLUMN expires_at;
+        DROP INDEX idempotency_by_expiry; ALTER TABLE idempotency DROP COLUMN expires_at;
+        ALTER TABLE sessions DROP COLUMN tries; DELETE FROM schema_versions WHERE number > 1";
     raw(data.path()).execute_batch(back).expect("the schema of the first release");
 
     let stores = open_sqlite(data.path());
     let begun = stores.sessions.begin(&new, at(200), at(300)).await.expect("a verdict");
     assert!(matches!(begun, Begun::Resumed { tries: 1, .. }), "{begun:?}");
+    // What was kept for ever ends as if it had been written by this release.
+    let days = |days: i64| days * 24 * 60 * 60 * 1_000;
+    let keyed = keyed_turn("t3", "other", "k");
+    let [before, after] = [days(30) + 4_999, days(30) + 5_000].map(at);
+    let begun = stores.sessions.begin(&keyed, before, at(days(31))).await.expect("a verdict");
+    assert!(matches!(begun, Begun::Replayed(_)), "{begun:?}");
+    let begun = stores.sessions.begin(&keyed, after, at(days(31))).await.expect("a verdict");
+    assert!(matches!(begun, Begun::Started(_)), "{begun:?}");
+    let claim = stores.answers.claim(&claimed, at(days(30) + 6_000), at(days(31))).await.expect("a verdict");
+    assert_eq!(claim, Claim::Claimed);
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    for (now, kept) in [(days(14) + 6_999, 2), (days(14) + 7_000, 1)] {
+        assert_eq!(stores.jobs.list(&tenant(), &all, at(now)).await.expect("a listing").len(), kept);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forgotten_is_cleared_away_by_what_comes_after_it() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    let run_job = async |id: String, now: i64| {
+        stores.jobs.enqueue(&new_job(&id, "hi"), Duration::ZERO, at(now)).await.expect("an answer");
+        let delivery = stores.jobs.receive(1, at(now), at(now + 90)).await.expect("a delivery").remove(0);
+        stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(now)).await.expect("a settlement");
+    };
+    let claim = async |key: String, now: i64| {
+        stores.answers.claim(&answer_key(&key), at(now), at(now + 90)).await.expect("a verdict");
+    };
+    let rows = |table: &str| -> i64 {
+        let count = format!("SELECT COUNT(*) FROM {table}");
+        raw(data.path()).query_row(&count, [], |row| row.get(0)).expect("a count")
+    };
+    for number in 0..20 {
+        run_job(format!("old {number}"), 10).await;
+        claim(format!("old {number}"), 10).await;
+    }
+    run(&stores, &keyed_turn("t", "s", "turn's"), 10).await;
+    assert_eq!((rows("jobs"), rows("idempotency")), (20, 21));
+    let later = 31 * 24 * 60 * 60 * 1_000;
+    for number in 0..3 {
+        run_job(format!("new {number}"), later).await;
+        claim(format!("new {number}"), later).await;
+    }
+    assert_eq!((rows("jobs"), rows("idempotency")), (3, 3));
+    assert_eq!(rows("turns"), 1, "a turn goes with its session only");
 }
 
 #[test]
@@ -248,10 +310,10 @@ fn a_database_of_a_newer_release_is_refused_and_left_alone() {
     drop(Sqlite::open(data.path()).expect("a data directory"));
     raw(data.path()).execute("INSERT INTO schema_versions (number) VALUES (99)", []).expect("an insertion");
     let refused = Sqlite::open(data.path()).map(drop);
-    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 2, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 3, .. })), "{refused:?}");
     let message = refused.expect_err("refused").to_string();
     assert!(message.ends_with(
-        "has schema version 99, but this program knows only up to 2: start the release that wrote it, or a newer one"
+        "has schema version 99, but this program knows only up to 3: start the release that wrote it, or a newer one"
     ));
     // Nothing was left behind that keeps the newer release from writing.
     raw(data.path()).execute("DELETE FROM schema_versions WHERE number = 99", []).expect("a deletion");

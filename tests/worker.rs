@@ -44,7 +44,8 @@ async fn enqueue(app: &TestApp) {
 
 async fn found(app: &TestApp) -> Job {
     let filter = JobFilter { id: Some(JobId::new("j")), state: None, limit: 1 };
-    let mut jobs = app.app.stores.jobs.list(&TenantId::single(), &filter).await.expect("a listing");
+    let mut jobs =
+        app.app.stores.jobs.list(&TenantId::single(), &filter, app.app.clock.now()).await.expect("a listing");
     jobs.pop().expect("the job")
 }
 

@@ -1,5 +1,8 @@
 //! Stored answers: idempotency for requests that are no turns (`/tools/invoke`, hooks, resets), and the
 //! [`AnswerStore`] port. A turn needs none of this: its idempotency record is written in its own acceptance.
+//!
+//! A claim and an answer are kept for [`Idempotency::KEPT`] after they were made. Then the key is free, and what is asked
+//! under it is done: anew by a tool, and under the same id, so not twice, by a hook or a reset.
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -61,13 +64,14 @@ pub enum Claim {
 /// Keeps answers.
 #[async_trait]
 pub trait AnswerStore: Send + Sync {
-    /// Claims the key until `until`, durably and atomically: of two concurrent claims one gets it.
+    /// Claims the key until `until`, durably and atomically: of two concurrent claims one gets it. What was kept of the
+    /// key for longer than [`Idempotency::KEPT`], by a turn or a request, is as if it had never been.
     async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError>;
 
-    /// Stores the answer of a claimed key for good.
+    /// Stores the answer of a claimed key.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the key was never claimed.
+    /// [`StoreError::NotFound`] if the key was never claimed, or so long ago that the claim is forgotten.
     async fn store(&self, key: &AnswerKey, answer: &Answer, now: Timestamp) -> Result<(), StoreError>;
 
     /// Gives a claim back unanswered: the request failed in a way that may pass, and may be tried again.

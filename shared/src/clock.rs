@@ -32,6 +32,12 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
+    /// The first whole second that is not before this time. Stores that forget by the second and those that forget by the
+    /// millisecond agree on it.
+    pub const fn up_to_second(self) -> Self {
+        Self(self.0.saturating_add(999).div_euclid(1000) * 1000)
+    }
+
     /// The time from `earlier` to `self`, zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

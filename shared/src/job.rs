@@ -57,6 +57,18 @@ pub struct Job {
     pub reason: Option<String>,
 }
 
+/// How long a job is kept that is done: 14 days, as long as a message about it may lie in SQS, dead letters included, so
+/// that whoever looks at one finds its job. Nothing rests on it: what was done stands in the turn, and a job that is
+/// handed in again later meets that turn.
+///
+/// Dead jobs are kept until a person acts; pending ones until they end.
+pub const DONE_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Until when a job is kept that was done at this time: at that moment it is as if it had never been.
+pub fn done_kept_until(done: Timestamp) -> Timestamp {
+    (done + DONE_KEPT).up_to_second()
+}
+
 /// A job handed to a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
@@ -113,7 +125,8 @@ pub struct JobFilter {
 /// visibility ends is delivered again.
 #[async_trait]
 pub trait JobQueue: Send + Sync {
-    /// Stores a job, durably, to be delivered `delay` from `now`. `false` if the id was known (nothing changed).
+    /// Stores a job, durably, to be delivered `delay` from `now`. `false` if the id is known (nothing changed): that of a
+    /// job that is done for [`DONE_KEPT`], any other one for good.
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Takes up to `max` due jobs, longest due first, and hides each until `until`. Empty if none is due; does not wait.
@@ -136,8 +149,13 @@ pub trait JobQueue: Send + Sync {
     /// [`StoreError::Fenced`] as with [`JobQueue::extend`].
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Jobs that fit, newest first.
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError>;
+    /// Jobs that fit and are kept at `now`, newest first.
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError>;
 
     /// Delivers a dead job again, at once, with its attempts back to 0.
     ///

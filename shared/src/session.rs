@@ -86,6 +86,29 @@ pub struct Idempotency {
     pub fingerprint: String,
 }
 
+impl Idempotency {
+    /// How long a key is remembered: 30 days. Whoever asks again for somebody else is a queue, and the longest that SQS
+    /// keeps a message is 14 days, and as long again among the dead letters.
+    ///
+    /// From then on the key is free, whatever became of the request. Nothing that may come later rests on its record:
+    ///
+    /// - A turn is found by its id and by its session. That is how the sweep finishes an interrupted one, how a job that
+    ///   is delivered or redriven again meets its own turn (jobs' turns have no key, their id is the job's), and how
+    ///   `/v1/responses` looks one up. Turns go with their session only.
+    /// - A turn that is still at work, or was interrupted, holds its session: a request that uses the key anew waits for
+    ///   it or finishes it first, as any other request does, and is then a turn of its own.
+    /// - Late turns of another region are told apart by when they were accepted: two under one key are the same only if
+    ///   one was accepted while the record of the other still counted.
+    /// - What a request makes under an id of its key (a hook's turn, a background response, a reset) has that id for
+    ///   good: the same request makes nothing a second time, also when its answer is forgotten.
+    pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+    /// Until when the record of a key counts that was last accepted at this time: at that moment it counts no longer.
+    pub fn kept_until(accepted: Timestamp) -> Timestamp {
+        (accepted + Self::KEPT).up_to_second()
+    }
+}
+
 /// A turn about to be accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTurn {
@@ -348,6 +371,9 @@ pub trait SessionStore: Send + Sync {
     /// turn – then [`Begun::Mismatch`] if the fingerprint differs, [`Begun::Replayed`] if it ended, [`Begun::Busy`]
     /// or [`Begun::Resumed`] if it has not. A turn whose outcome [may run again](TurnOutcome::may_run_again) counts as
     /// new, under its old id. Then the session's holder: [`Begun::Busy`] or [`Begun::Orphaned`]. Then it starts.
+    ///
+    /// A key is known for [`Idempotency::KEPT`], counted anew when its turn runs again; then it is as if it had never been
+    /// used. A turn that is named by its id is known as long as its session.
     ///
     /// A known turn stays on the session it was accepted on, whatever session the caller names: the lease tells. One
     /// that runs again gets its input appended anew, behind whatever came since; of its messages in the transcript

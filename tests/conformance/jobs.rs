@@ -1,12 +1,13 @@
 //! The job queue: [`shared::job::JobQueue`].
 
-use harness::stores::{at, idempotency, tenant};
+use harness::stores::{at, idempotency, keyed_turn, new_turn, run, tenant};
 use shared::agent::{RunOptions, RunRequest};
 use shared::app::Stores;
 use shared::error::StoreError;
 use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId, TurnId};
-use shared::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, Work};
+use shared::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, Work, done_kept_until};
 use shared::message::MessageBody;
+use shared::session::Begun;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -59,7 +60,7 @@ fn ids(deliveries: &[Delivery]) -> Vec<&str> {
 
 async fn find(stores: &Stores, id: &str) -> Job {
     let filter = JobFilter { id: Some(JobId::new(id)), state: None, limit: 1 };
-    let mut found = stores.jobs.list(&tenant(), &filter).await.expect("a listing");
+    let mut found = stores.jobs.list(&tenant(), &filter, at(0)).await.expect("a listing");
     found.pop().expect("a known job")
 }
 
@@ -146,7 +147,7 @@ pub(crate) async fn a_job_of_a_megabyte_stays_as_it_was_enqueued(stores: &Stores
         stores.jobs.settle(&delivery.receipt, &outcome, at(5)).await.expect("a settlement");
     }
     let all = JobFilter { limit: 10, ..JobFilter::default() };
-    let listed = stores.jobs.list(&tenant(), &all).await.expect("a listing");
+    let listed = stores.jobs.list(&tenant(), &all, at(0)).await.expect("a listing");
     assert_eq!(listed.len(), 2);
     assert!(listed[0].job == job("small") && listed[1].job == large);
     stores.jobs.redrive(&tenant(), &JobId::new("large"), at(5)).await.expect("a redrive");
@@ -254,6 +255,83 @@ pub(crate) async fn only_a_dead_job_is_redriven(stores: &Stores) {
     assert_eq!(find(stores, "dead").await.state, JobState::Dead);
 }
 
+async fn listed(stores: &Stores, filter: &JobFilter, now: i64) -> Vec<JobState> {
+    let jobs = stores.jobs.list(&tenant(), filter, at(now)).await.expect("a listing");
+    jobs.iter().map(|job| job.state).collect()
+}
+
+pub(crate) async fn a_job_that_is_done_is_kept_until_its_end_and_then_forgotten(stores: &Stores) {
+    enqueue(stores, "j", 10).await;
+    enqueue(stores, "other", 10).await;
+    for delivery in receive(stores, 2, 20, 100).await {
+        stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(1_234)).await.expect("a settlement");
+    }
+    let end = done_kept_until(at(1_234)).as_millis();
+    assert_eq!(end, 2_000 + 14 * 24 * 60 * 60 * 1_000);
+    let one = JobFilter { id: Some(JobId::new("j")), state: None, limit: 1 };
+    let of_state = JobFilter { id: None, state: Some(JobState::Done), limit: 10 };
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    for (filter, kept) in [(&one, 1), (&of_state, 2), (&all, 2)] {
+        assert_eq!(listed(stores, filter, end - 1).await, vec![JobState::Done; kept], "{filter:?}");
+        assert_eq!(listed(stores, filter, end).await, [], "{filter:?}");
+    }
+    assert!(!stores.jobs.enqueue(&job("j"), AT_ONCE, at(end - 1)).await.expect("an answer"));
+    assert!(stores.jobs.enqueue(&job("j"), AT_ONCE, at(end)).await.expect("an answer"), "as a new one");
+    let delivery = receive_one(stores, end + 10, end + 100).await;
+    assert_eq!(delivery.job, Job { attempts: 1, visible_at: at(end + 100), ..pending("j", end) });
+    assert_eq!(listed(stores, &all, end + 10).await, [JobState::Pending]);
+}
+
+pub(crate) async fn a_large_job_that_is_done_is_forgotten_as_a_whole(stores: &Stores) {
+    let mut now = 10;
+    for text in ["a long story, 日本, ü ".repeat(45_000), "a shorter one ".repeat(500)] {
+        let mut large = job("large");
+        let Work::Turn(request) = &mut large.work;
+        request.input = vec![MessageBody::user_text(text)];
+        assert!(stores.jobs.enqueue(&large, AT_ONCE, at(now)).await.expect("an answer"));
+        let delivery = receive_one(stores, now + 10, now + 100).await;
+        assert!(delivery.job.job == large);
+        stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(now + 20)).await.expect("a settlement");
+        let end = done_kept_until(at(now + 20)).as_millis();
+        let all = JobFilter { limit: 10, ..JobFilter::default() };
+        let kept = stores.jobs.list(&tenant(), &all, at(end - 1)).await.expect("a listing");
+        assert!(kept.len() == 1 && kept[0].job == large);
+        assert_eq!(listed(stores, &all, end).await, []);
+        now = end;
+    }
+}
+
+pub(crate) async fn a_job_that_is_not_done_is_kept(stores: &Stores) {
+    const YEARS: i64 = 10 * 365 * 24 * 60 * 60 * 1_000;
+    enqueue(stores, "dead", 10).await;
+    let delivery = receive_one(stores, 20, 100).await;
+    let dead = Outcome::Dead { reason: "bad".to_owned() };
+    stores.jobs.settle(&delivery.receipt, &dead, at(30)).await.expect("a settlement");
+    enqueue(stores, "pending", 40).await;
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    assert_eq!(listed(stores, &all, YEARS).await, [JobState::Pending, JobState::Dead]);
+    for id in ["dead", "pending"] {
+        assert!(!stores.jobs.enqueue(&job(id), AT_ONCE, at(YEARS)).await.expect("an answer"), "{id}");
+    }
+    assert_eq!(ids(&receive(stores, 10, YEARS, YEARS + 100).await), ["pending"]);
+}
+
+pub(crate) async fn a_job_that_is_redriven_after_a_year_meets_its_turn(stores: &Stores) {
+    const YEAR: i64 = 365 * 24 * 60 * 60 * 1_000;
+    enqueue(stores, "j", 10).await;
+    let delivery = receive_one(stores, 20, 100).await;
+    run(stores, &keyed_turn("j", "s", "k"), 30).await;
+    // As when its worker died between the turn's end and this, again and again.
+    let dead = Outcome::Dead { reason: "its workers all went without a word".to_owned() };
+    stores.jobs.settle(&delivery.receipt, &dead, at(40)).await.expect("a settlement");
+    stores.jobs.redrive(&tenant(), &JobId::new("j"), at(YEAR)).await.expect("a redrive");
+    assert_eq!(ids(&receive(stores, 1, YEAR + 10, YEAR + 100).await), ["j"]);
+    for turn in [new_turn("j", "s"), keyed_turn("j", "s", "k")] {
+        let begun = stores.sessions.begin(&turn, at(YEAR + 20), at(YEAR + 100)).await.expect("a verdict");
+        assert!(matches!(&begun, Begun::Replayed(turn) if turn.id == TurnId::new("j")), "{begun:?}");
+    }
+}
+
 pub(crate) async fn jobs_are_listed_newest_first_and_filtered(stores: &Stores) {
     for (id, now) in [("a", 10), ("c", 20), ("b", 20), ("d", 15)] {
         enqueue(stores, id, now).await;
@@ -273,7 +351,7 @@ pub(crate) async fn jobs_are_listed_newest_first_and_filtered(stores: &Stores) {
         (JobFilter { id: Some(JobId::new("d")), state: Some(JobState::Pending), limit: 10 }, &["d"]),
     ];
     for (filter, expected) in cases {
-        let found = stores.jobs.list(&tenant(), &filter).await.expect("a listing");
+        let found = stores.jobs.list(&tenant(), &filter, at(0)).await.expect("a listing");
         let found: Vec<&str> = found.iter().map(|job| job.job.id.as_str()).collect();
         assert_eq!(found, expected, "{filter:?}");
     }
@@ -288,7 +366,7 @@ pub(crate) async fn jobs_of_two_tenants_share_nothing_but_the_queue(stores: &Sto
     assert_eq!(tenants, ["main", "other"]);
     stores.jobs.settle(&deliveries[0].receipt, &Outcome::Done, at(30)).await.expect("a settlement");
     let all = JobFilter { limit: 10, ..JobFilter::default() };
-    let theirs = stores.jobs.list(&TenantId::new("other"), &all).await.expect("a listing");
+    let theirs = stores.jobs.list(&TenantId::new("other"), &all, at(0)).await.expect("a listing");
     assert_eq!(theirs.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Pending]);
 }
 

@@ -8,6 +8,7 @@ use harness::client::{Client, Reply};
 use harness::cloud::{AGENT_INVOKE, Account, Deployment, GATEWAY, Programs, QUEUE_WORKER, REGION};
 use harness::vendor::Vendor;
 use serde_json::{Value, json};
+use shared::clock::Timestamp;
 use shared::id::TenantId;
 use shared::job::{JobFilter, JobState};
 use shared::session::SessionFilter;
@@ -290,7 +291,8 @@ impl Stage {
     async fn job_ended(&self) {
         let pending = JobFilter { id: None, state: Some(JobState::Pending), limit: 1 };
         let jobs = &self.deployment.stores.jobs;
-        while !jobs.list(&TenantId::single(), &pending).await.expect("the jobs").is_empty() {
+        while !jobs.list(&TenantId::single(), &pending, Timestamp::EPOCH).await.expect("the jobs").is_empty()
+        {
             self.deployment.poller.poll().await;
         }
     }
@@ -321,7 +323,7 @@ impl Stage {
     async fn work(&self) -> Value {
         let (stores, tenant) = (&self.deployment.stores, TenantId::single());
         let jobs = JobFilter { limit: 50, ..JobFilter::default() };
-        let jobs = stores.jobs.list(&tenant, &jobs).await.expect("the jobs");
+        let jobs = stores.jobs.list(&tenant, &jobs, Timestamp::EPOCH).await.expect("the jobs");
         let jobs: Vec<_> = jobs.iter().map(|job| json!({"state": job.state})).collect();
         let parked = stores.index.parked(&tenant, 50).await.expect("the parked turns");
         let parked: Vec<_> = parked.iter().map(|turn| json!({"turn": turn.id})).collect();

@@ -52,7 +52,7 @@ async fn lose(lab: &Lab, regions: &DynamoRegions) {
 
 async fn listed(stores: &Stores) -> Vec<(String, JobState, Option<String>)> {
     let filter = JobFilter { limit: 99, ..JobFilter::default() };
-    let jobs = stores.jobs.list(&tenant(), &filter).await.expect("a listing");
+    let jobs = stores.jobs.list(&tenant(), &filter, at(0)).await.expect("a listing");
     jobs.into_iter().map(|job| (job.job.id.to_string(), job.state, job.reason)).collect()
 }
 
@@ -168,7 +168,7 @@ async fn an_outage_is_no_gap_in_what_has_arrived() {
     enqueue(&lab.stores, "j", 10).await;
     lose(&lab, &regions).await;
     let filter = JobFilter { limit: 99, ..JobFilter::default() };
-    let shortened = stores.jobs.list(&tenant(), &filter).await;
+    let shortened = stores.jobs.list(&tenant(), &filter, at(0)).await;
     assert!(matches!(shortened, Err(StoreError::Unavailable(_))), "{shortened:?}");
     let looked = regions.reconcile(at(2 * DAY), 10).await;
     assert!(matches!(looked, Err(StoreError::Unavailable(_))), "{looked:?}");

@@ -252,8 +252,13 @@ impl JobQueue for Crashing<dyn JobQueue> {
         settled
     }
 
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
-        self.inner.list(tenant, filter).await
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.inner.list(tenant, filter, now).await
     }
 
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {

@@ -3,10 +3,11 @@
 use harness::agents::ScriptedAgents;
 use harness::app::{Answer, TestApp};
 use serde_json::{Value, json};
-use shared::id::{AgentId, TenantId};
+use shared::id::{AgentId, SessionKey, TenantId};
 use shared::job::{JobFilter, Work};
 use shared::message::MessageBody;
 use shared::principal::Scope;
+use shared::session::Idempotency;
 use std::time::Duration;
 
 const AGENT: &str = "/hooks/agent";
@@ -14,7 +15,8 @@ const WAKE: &str = "/hooks/wake";
 
 async fn jobs(app: &TestApp) -> Vec<shared::agent::RunRequest> {
     let filter = JobFilter { limit: 100, ..JobFilter::default() };
-    let jobs = app.app.stores.jobs.list(&TenantId::single(), &filter).await.expect("the queue");
+    let jobs =
+        app.app.stores.jobs.list(&TenantId::single(), &filter, app.app.clock.now()).await.expect("the queue");
     let requests = jobs.into_iter().map(|job| {
         let Work::Turn(request) = job.job.work;
         assert_eq!(job.job.id.as_str(), request.turn.as_str());
@@ -125,6 +127,29 @@ async fn the_same_key_is_one_job_even_if_the_first_answer_was_lost() {
     twin.app.ids.ulid(twin.app.clock.now());
     let elsewhere = twin.post(AGENT, &token).header("idempotency-key", "k").json(&body).await;
     assert_eq!(elsewhere.json()["runId"], first.json()["runId"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_forgotten_runs_no_hook_twice_and_swallows_no_other() {
+    let app = TestApp::new();
+    let token = app.token("h", &[Scope::Hooks]).await;
+    let ask = async |message: &str| {
+        let body = json!({"message": message, "sessionMode": "persistent"});
+        let answer = app.post(AGENT, &token).header("idempotency-key", "k").json(&body).await;
+        let seen = [answer.json()["runId"].to_string(), answer.header("idempotency-replayed").to_owned()];
+        assert_eq!((answer.status.as_u16(), app.work().await), (200, usize::from(seen[1].is_empty())));
+        let key = SessionKey::new(answer.json()["sessionKey"].as_str().expect("a session"));
+        let session = app.app.stores.sessions.load(&TenantId::single(), &key).await.expect("a head");
+        (seen, session.expect("a session").seq)
+    };
+    let ([first, _], messages) = ask("x").await;
+    assert_eq!(ask("x").await, ([first.clone(), "true".to_owned()], messages));
+    app.clock.advance(Idempotency::KEPT + Duration::from_secs(1));
+    // Accepted anew, but it is the same turn.
+    assert_eq!(ask("x").await, ([first.clone(), String::new()], messages));
+    app.clock.advance(Idempotency::KEPT + Duration::from_secs(1));
+    let ([other, replayed], more) = ask("y").await;
+    assert!(other != first && replayed.is_empty() && more > messages, "{other} {more}");
 }
 
 #[tokio::test]

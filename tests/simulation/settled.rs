@@ -130,7 +130,8 @@ async fn rest(world: &Arc<World>, clients: &TaskTracker, regions: &[usize]) -> R
 
 async fn jobs(world: &World, region: usize) -> Vec<shared::job::Job> {
     let filter = JobFilter { limit: 100, ..JobFilter::default() };
-    world.at(region).app.stores.jobs.list(&TenantId::single(), &filter).await.expect("the queue")
+    let app = &world.at(region).app;
+    app.stores.jobs.list(&TenantId::single(), &filter, app.clock.now()).await.expect("the queue")
 }
 
 async fn has_pending_jobs(world: &World, region: usize) -> bool {

@@ -344,6 +344,9 @@ fn holds(condition: &Condition, known: Option<&Attrs>) -> bool {
         Condition::AtMost(name, most) => {
             known.and_then(|attrs| number(attrs, name)).is_none_or(|number| number <= *most)
         }
+        Condition::AbsentOrAtMost(name, most) => {
+            known.is_none_or(|attrs| number(attrs, name).is_some_and(|number| number <= *most))
+        }
         Condition::Within(name, above, most) => known
             .and_then(|attrs| number(attrs, name))
             .is_some_and(|number| *above < number && number <= *most),

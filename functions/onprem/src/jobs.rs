@@ -73,7 +73,7 @@ pub(crate) fn run(command: JobsCommand, host: &HostArgs) -> Result<(), Fault> {
 
 async fn list(stores: &Stores, state: Option<JobState>, limit: usize, output: &Output) -> Result<(), Fault> {
     let tenant = TenantId::single();
-    let jobs = stores.jobs.list(&tenant, &JobFilter { id: None, state, limit }).await?;
+    let jobs = stores.jobs.list(&tenant, &JobFilter { id: None, state, limit }, SystemClock.now()).await?;
     // A parked turn is nothing that a job's state says.
     let parked = if state.is_none() { stores.index.parked(&tenant, limit).await? } else { Vec::new() };
     if output.json {
@@ -134,7 +134,7 @@ async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result
     }
     if output.json {
         let filter = JobFilter { id: Some(id), state: None, limit: 1 };
-        let jobs = queue.list(&tenant, &filter).await?;
+        let jobs = queue.list(&tenant, &filter, SystemClock.now()).await?;
         output::json(&jobs.first().map_or(Value::Null, shown))?;
     } else {
         output::line(&format!("job {id} is delivered again; a running server takes it up within a second"))?;

@@ -10,7 +10,7 @@ mod sessions;
 mod tokens;
 
 use crate::audit::AuditRow;
-use crate::id::{JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use crate::id::{PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
 use crate::principal::Token;
 use std::collections::{BTreeMap, HashMap};
@@ -28,11 +28,10 @@ struct State {
     sessions: BTreeMap<(TenantId, SessionKey), sessions::Head>,
     transcripts: HashMap<(TenantId, SessionId), Vec<Message>>,
     turns: BTreeMap<(TenantId, TurnId), sessions::TurnRecord>,
-    /// The idempotency records of turns and of other requests: one namespace.
-    keys: HashMap<(TenantId, PrincipalId, String), answers::KeyRecord>,
+    keys: answers::Keys,
     /// In the order of writing, so rows of one chain stand in the chain's order.
     audit: Vec<AuditRow>,
-    jobs: BTreeMap<(TenantId, JobId), jobs::JobRecord>,
+    jobs: jobs::Jobs,
     tokens: BTreeMap<PrincipalId, Token>,
     limits: limits::Subjects,
 }

@@ -331,7 +331,7 @@ fn slug(name: &str) -> String {
 fn turn_id(gateway: &Gateway, caller: &Caller, route: &str, key: Option<&Idempotency>) -> TurnId {
     let app = &gateway.app;
     TurnId::new(match key {
-        Some(idempotency) => idempotency::id_of(caller, route, &idempotency.key),
+        Some(idempotency) => idempotency::id_of(caller, route, idempotency),
         None => app.ids.ulid(app.clock.now()),
     })
 }

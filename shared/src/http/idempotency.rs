@@ -65,10 +65,12 @@ pub(super) fn of_body(
     }
 }
 
-/// An identifier in the form of a ULID that the same key of the same caller always gives: what is made under it is
-/// made once, even if a crash comes between making it and answering.
-pub(super) fn id_of(caller: &Caller, route: &str, key: &str) -> String {
-    let digest = chain_hash(&[caller.tenant.as_str(), caller.id.as_str(), route, key]);
+/// An identifier in the form of a ULID that the same request under the same key of the same caller always gives: what is
+/// made under it is made once, even if a crash comes between making it and answering, or the answer is forgotten. Another
+/// request under a key that is free again gives another one, so that it is not taken for what was made before.
+pub(super) fn id_of(caller: &Caller, route: &str, idempotency: &Idempotency) -> String {
+    let Idempotency { key, fingerprint } = idempotency;
+    let digest = chain_hash(&[caller.tenant.as_str(), caller.id.as_str(), route, key, fingerprint]);
     let number = digest.get(..32).and_then(|half| u128::from_str_radix(half, 16).ok());
     ulid::Ulid::from(number.unwrap_or_default()).to_string()
 }

@@ -37,7 +37,7 @@ pub(super) struct ErrorDetail {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes a header; read by the document's generator alone")]
 pub(super) struct IdempotencyKey {
-    /// 1 to 255 visible ASCII characters. The same key with the same request gets the same answer.
+    /// 1 to 255 visible ASCII characters. The same key with the same request gets the same answer for 30 days. Then the key is free; a hook, a background response or a reset that is asked for again as it was is still not done twice.
     #[param(rename = "Idempotency-Key", required = false)]
     key: Option<String>,
 }

@@ -202,7 +202,7 @@ async fn enqueue(
     let app = &gateway.app;
     let idempotency = request.idempotency.take();
     if let Some(idempotency) = &idempotency {
-        request.turn = TurnId::new(idempotency::id_of(caller, ROUTE, &idempotency.key));
+        request.turn = TurnId::new(idempotency::id_of(caller, ROUTE, idempotency));
         let created_at = Some(app.clock.now().as_seconds());
         let echo = Echo { created_at, ..Echo::of(&request.options) };
         request.options.echo = serde_json::to_value(echo).map_err(Error::internal)?;
@@ -306,7 +306,7 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Option<Fou
 
 async fn job(gateway: &Gateway, caller: &Caller, turn: &TurnId) -> Result<Option<Job>, ApiError> {
     let filter = JobFilter { id: Some(JobId::new(turn.as_str())), state: None, limit: 1 };
-    Ok(gateway.app.stores.jobs.list(&caller.tenant, &filter).await?.pop())
+    Ok(gateway.app.stores.jobs.list(&caller.tenant, &filter, gateway.app.clock.now()).await?.pop())
 }
 
 /// The session that `previous_response_id` goes on with; `named` is the one that a header names, if any.

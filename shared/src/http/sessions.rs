@@ -234,7 +234,7 @@ pub(super) async fn reset(
     let app = &gateway.app;
     let now = app.clock.now();
     let fresh = SessionId::new(match &idempotency {
-        Some(idempotency) => idempotency::id_of(&caller, &route, &idempotency.key),
+        Some(idempotency) => idempotency::id_of(&caller, &route, idempotency),
         None => app.ids.ulid(now),
     });
     let work = async {

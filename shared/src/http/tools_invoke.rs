@@ -128,7 +128,7 @@ async fn run(
     let turn = TurnId::new(app.ids.ulid(now));
     // The same for the same key, so that an `idempotent` tool knows a second try.
     let call_id = match &idempotency {
-        Some(idempotency) => format!("call_{}", idempotency::id_of(caller, ROUTE, &idempotency.key)),
+        Some(idempotency) => format!("call_{}", idempotency::id_of(caller, ROUTE, idempotency)),
         None => format!("call_{turn}"),
     };
     let context = ToolContext {

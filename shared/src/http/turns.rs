@@ -172,7 +172,8 @@ pub(super) async fn get(
             }
             None => {
                 let filter = JobFilter { id: Some(JobId::new(id)), state: None, limit: 1 };
-                let job = stores.jobs.list(&caller.tenant, &filter).await?.pop().ok_or_else(missing)?;
+                let now = gateway.app.clock.now();
+                let job = stores.jobs.list(&caller.tenant, &filter, now).await?.pop().ok_or_else(missing)?;
                 let Work::Turn(request) = &job.job.work;
                 (TurnView::of_job(&job, request), request.agent.clone(), request.principal.clone())
             }
@@ -203,7 +204,7 @@ impl TurnStatus {
 pub(super) async fn status(gateway: &Gateway, caller: &Caller, id: &TurnId) -> Result<TurnStatus, ApiError> {
     let stores = &gateway.app.stores;
     let filter = JobFilter { id: Some(JobId::new(id.as_str())), state: None, limit: 1 };
-    let job = stores.jobs.list(&caller.tenant, &filter).await?.pop();
+    let job = stores.jobs.list(&caller.tenant, &filter, gateway.app.clock.now()).await?.pop();
     let turn = stores.sessions.turn(&caller.tenant, id).await?;
     Ok(match (turn.and_then(|turn| turn.outcome), job.map(|job| job.state)) {
         (Some(TurnOutcome::Done(_)), _) => TurnStatus::Done,

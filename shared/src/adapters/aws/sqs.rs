@@ -186,8 +186,13 @@ impl JobQueue for SqsJobQueue {
         Ok(())
     }
 
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
-        self.rows.list(tenant, filter).await
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.rows.list(tenant, filter, now).await
     }
 
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {

@@ -4,9 +4,14 @@ use super::{Memory, State};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
+use crate::job::done_kept_until;
 use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt};
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Below so many jobs no sweep is worth its walk.
+const SWEEP_FROM: usize = 1024;
 
 /// A job with the token of its newest delivery. The token never goes back, and grows at each settlement, too: what
 /// was handed out before is then worth nothing.
@@ -14,12 +19,34 @@ use std::time::Duration;
 pub(super) struct JobRecord {
     job: Job,
     token: u64,
+    /// Of a job that is done.
+    kept_until: Option<Timestamp>,
+}
+
+impl JobRecord {
+    fn is_kept(&self, now: Timestamp) -> bool {
+        self.kept_until.is_none_or(|until| until > now)
+    }
+}
+
+/// All jobs.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    records: BTreeMap<(TenantId, JobId), JobRecord>,
+    /// The next sweep comes when there are so many: twice what the last one left.
+    sweep_at: usize,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { records: BTreeMap::new(), sweep_at: SWEEP_FROM }
+    }
 }
 
 /// The job that a receipt still is good for.
 fn delivered<'a>(state: &'a mut State, receipt: &Receipt) -> Result<&'a mut JobRecord, StoreError> {
     let key = (receipt.tenant.clone(), receipt.job.clone());
-    match state.jobs.get_mut(&key) {
+    match state.jobs.records.get_mut(&key) {
         Some(record) if record.token == receipt.token && record.job.state == JobState::Pending => Ok(record),
         _ => Err(StoreError::Fenced),
     }
@@ -29,9 +56,14 @@ fn delivered<'a>(state: &'a mut State, receipt: &Receipt) -> Result<&'a mut JobR
 impl JobQueue for Memory {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
         let mut state = self.state();
+        let Jobs { records, sweep_at } = &mut state.jobs;
         let key = (job.tenant.clone(), job.id.clone());
-        if state.jobs.contains_key(&key) {
+        if records.get(&key).is_some_and(|record| record.is_kept(now)) {
             return Ok(false);
+        }
+        if records.len() >= *sweep_at {
+            records.retain(|_, record| record.is_kept(now));
+            *sweep_at = (records.len() * 2).max(SWEEP_FROM);
         }
         let job = Job {
             job: job.clone(),
@@ -41,7 +73,7 @@ impl JobQueue for Memory {
             visible_at: now + delay,
             reason: None,
         };
-        state.jobs.insert(key, JobRecord { job, token: 0 });
+        records.insert(key, JobRecord { job, token: 0, kept_until: None });
         Ok(true)
     }
 
@@ -54,6 +86,7 @@ impl JobQueue for Memory {
         let mut state = self.state();
         let mut due: Vec<&mut JobRecord> = state
             .jobs
+            .records
             .values_mut()
             .filter(|record| record.job.state == JobState::Pending && record.job.visible_at <= now)
             .collect();
@@ -88,6 +121,7 @@ impl JobQueue for Memory {
             Outcome::Done => {
                 job.state = JobState::Done;
                 job.reason = None;
+                record.kept_until = Some(done_kept_until(now));
             }
             Outcome::Retry { after, counts, reason } => {
                 job.attempts = job.attempts.saturating_sub(u32::from(!counts));
@@ -102,15 +136,20 @@ impl JobQueue for Memory {
         Ok(())
     }
 
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
         let state = self.state();
+        let kept = state.jobs.records.values().filter(|record| record.is_kept(now));
         let fits = |job: &&Job| {
             job.job.tenant == *tenant
                 && filter.id.as_ref().is_none_or(|id| job.job.id == *id)
                 && filter.state.is_none_or(|state| job.state == state)
         };
-        let mut jobs: Vec<Job> =
-            state.jobs.values().map(|record| &record.job).filter(fits).cloned().collect();
+        let mut jobs: Vec<Job> = kept.map(|record| &record.job).filter(fits).cloned().collect();
         jobs.sort_by(|a, b| (b.created_at, &b.job.id).cmp(&(a.created_at, &a.job.id)));
         jobs.truncate(filter.limit);
         Ok(jobs)
@@ -118,7 +157,7 @@ impl JobQueue for Memory {
 
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {
         let mut state = self.state();
-        match state.jobs.get_mut(&(tenant.clone(), id.clone())) {
+        match state.jobs.records.get_mut(&(tenant.clone(), id.clone())) {
             Some(record) if record.job.state == JobState::Dead => {
                 record.job.state = JobState::Pending;
                 record.job.attempts = 0;

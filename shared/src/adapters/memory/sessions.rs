@@ -50,9 +50,10 @@ enum Known {
 }
 
 impl State {
-    fn known(&self, new: &NewTurn) -> Result<Known, StoreError> {
+    fn known(&self, new: &NewTurn, now: Timestamp) -> Result<Known, StoreError> {
         let record = new.idempotency.as_ref().and_then(|idempotency| {
-            self.keys.get(&(new.tenant.clone(), new.principal.clone(), idempotency.key.clone()))
+            let key = (new.tenant.clone(), new.principal.clone(), idempotency.key.clone());
+            self.keys.get(&key, now)
         });
         let id = match record {
             Some(KeyRecord { used_by: UsedBy::Turn(id), .. }) => id.clone(),
@@ -267,7 +268,7 @@ impl SessionStore for Memory {
     async fn begin(&self, new: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError> {
         let mut state = self.state();
         let tenant = &new.tenant;
-        let (id, key) = match state.known(new)? {
+        let (id, key) = match state.known(new, now)? {
             Known::New => (new.turn.clone(), new.session.clone()),
             Known::Again { id, session } => (id, session),
             Known::AtWork(id) => return state.take_over(tenant, &id, now, until),
@@ -299,12 +300,20 @@ impl SessionStore for Memory {
         // A turn that runs again keeps who asked first, and the key it was first accepted under, if any.
         let earlier = state.turns.remove(&(tenant.clone(), id.clone()));
         let (principal, idempotency) = match earlier {
-            Some(record) => (record.turn.principal, record.idempotency),
+            Some(record) => {
+                if let Some(Idempotency { key, .. }) = &new.idempotency {
+                    let key = (tenant.clone(), new.principal.clone(), key.clone());
+                    // It is known by its own id if there is no record; then none is made.
+                    if let Some(record) = state.keys.get_mut(&key, now) {
+                        record.kept_until = Idempotency::kept_until(now);
+                    }
+                }
+                (record.turn.principal, record.idempotency)
+            }
             None => {
                 if let Some(Idempotency { key, fingerprint }) = &new.idempotency {
-                    let record =
-                        KeyRecord { fingerprint: fingerprint.clone(), used_by: UsedBy::Turn(id.clone()) };
-                    state.keys.insert((tenant.clone(), new.principal.clone(), key.clone()), record);
+                    let key = (tenant.clone(), new.principal.clone(), key.clone());
+                    state.keys.insert(key, fingerprint.clone(), UsedBy::Turn(id.clone()), now);
                 }
                 (new.principal.clone(), new.idempotency.clone())
             }
@@ -446,10 +455,7 @@ impl SessionIndex for Memory {
         }
         state.turns.retain(|_, record| record.turn.tenant != *tenant || record.turn.session != *key);
         let State { turns, keys, .. } = &mut *state;
-        keys.retain(|(of, _, _), record| match &record.used_by {
-            UsedBy::Turn(turn) => of != tenant || turns.contains_key(&(of.clone(), turn.clone())),
-            UsedBy::Request { .. } => true,
-        });
+        keys.retain_turns(|of, turn| of != tenant || turns.contains_key(&(of.clone(), turn.clone())));
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! [`AnswerStore`] on DynamoDB, and the idempotency records that it shares with turns.
 
-use super::attrs::{Draft, from_json, to_json};
+use super::attrs::{Draft, from_json, is_forgotten, to_json};
+use super::schema::EXPIRES;
+use super::steps::{Facts, StoredStep};
 use super::table::{Attr, Condition, Item, Key, Table, Write};
 use super::texts::Text;
 use super::{DynamoStores, TRIES, contended, keys};
@@ -37,35 +39,57 @@ impl KeyRecord {
         };
         Ok(Self { fingerprint: item.text("fingerprint")?.to_owned(), used_by })
     }
+
+    /// What counts of an item, which may be there although it is forgotten.
+    fn of(item: Option<Item>, now: Timestamp) -> Result<Option<Self>, StoreError> {
+        match item {
+            Some(item) if item.is_kept(now)? => Self::read(&item).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
-/// A record of a new turn.
-pub(super) fn of_turn(new: &NewTurn, turn: &TurnId) -> Option<Item> {
+/// A record of a new turn, or of one that runs again.
+pub(super) fn of_turn(new: &NewTurn, turn: &TurnId, now: Timestamp) -> Option<Item> {
     let idempotency = new.idempotency.as_ref()?;
-    Some(record_of(&new.tenant, &new.principal, idempotency, turn))
+    Some(record_of(&new.tenant, &new.principal, idempotency, turn, now))
 }
 
-/// A record of a turn that was accepted under this key.
+/// A record of a turn that was accepted under this key at this time.
 pub(super) fn record_of(
     tenant: &TenantId,
     principal: &PrincipalId,
     idempotency: &Idempotency,
     turn: &TurnId,
+    accepted: Timestamp,
 ) -> Item {
     Draft::new(keys::idempotency(tenant, principal, &idempotency.key))
         .text("fingerprint", &idempotency.fingerprint)
         .text("turn", turn.as_str())
+        .expires(Some(Idempotency::kept_until(accepted)))
         .item()
 }
 
-/// The record of a new turn's key.
-pub(super) async fn of_new_turn(core: &dyn Table, new: &NewTurn) -> Result<Option<KeyRecord>, StoreError> {
-    let Some(idempotency) = &new.idempotency else { return Ok(None) };
-    let item = core.get(&keys::idempotency(&new.tenant, &new.principal, &idempotency.key)).await?;
-    item.as_ref().map(KeyRecord::read).transpose()
+/// The record of a turn that was accepted with these facts, to be written if there is none that counts; nothing if its own
+/// would not.
+pub(super) fn missing(tenant: &TenantId, first: &StoredStep, facts: &Facts, now: Timestamp) -> Option<Write> {
+    let idempotency = facts.idempotency.as_ref()?;
+    let item = record_of(tenant, &facts.principal, idempotency, &first.turn, first.time);
+    (Idempotency::kept_until(first.time) > now).then(|| Write::Put(item, is_forgotten(now)))
 }
 
-/// The idempotency record under which `turn` was accepted, naming `by` from now on; `None` if it does already.
+/// The record of a new turn's key.
+pub(super) async fn of_new_turn(
+    core: &dyn Table,
+    new: &NewTurn,
+    now: Timestamp,
+) -> Result<Option<KeyRecord>, StoreError> {
+    let Some(idempotency) = &new.idempotency else { return Ok(None) };
+    KeyRecord::of(core.get(&keys::idempotency(&new.tenant, &new.principal, &idempotency.key)).await?, now)
+}
+
+/// The idempotency record under which `turn` was accepted, naming `by` from now on; `None` if it does already. `by` may be
+/// the younger one, so the record is kept as if it were new.
 pub(super) async fn named_again(
     core: &dyn Table,
     tenant: &TenantId,
@@ -73,6 +97,7 @@ pub(super) async fn named_again(
     by: &TurnId,
     principal: &PrincipalId,
     key: &str,
+    now: Timestamp,
 ) -> Result<Option<Write>, StoreError> {
     let Some(mut item) = core.get(&keys::idempotency(tenant, principal, key)).await? else { return Ok(None) };
     if item.opt_text("turn")? != Some(turn.as_str()) {
@@ -80,6 +105,7 @@ pub(super) async fn named_again(
     }
     let as_read = Condition::Is("turn", Attr::Text(turn.to_string()));
     item.attrs.insert("turn".to_owned(), Attr::Text(by.to_string()));
+    item.attrs.insert(EXPIRES.to_owned(), Attr::Number(Idempotency::kept_until(now).as_seconds()));
     Ok(Some(Write::Put(item, as_read)))
 }
 
@@ -92,13 +118,14 @@ fn key_of(key: &AnswerKey) -> Key {
     keys::idempotency(&key.tenant, &key.principal, &key.idempotency.key)
 }
 
-fn draft(key: &AnswerKey) -> Draft {
-    Draft::new(key_of(key)).text("fingerprint", &key.idempotency.fingerprint)
+fn draft(key: &AnswerKey, now: Timestamp) -> Draft {
+    let kept_until = Idempotency::kept_until(now);
+    Draft::new(key_of(key)).text("fingerprint", &key.idempotency.fingerprint).expires(Some(kept_until))
 }
 
 impl DynamoStores {
-    async fn record(&self, key: &AnswerKey) -> Result<Option<KeyRecord>, StoreError> {
-        self.core.get(&key_of(key)).await?.as_ref().map(KeyRecord::read).transpose()
+    async fn record(&self, key: &AnswerKey, now: Timestamp) -> Result<Option<KeyRecord>, StoreError> {
+        KeyRecord::of(self.core.get(&key_of(key)).await?, now)
     }
 }
 
@@ -106,8 +133,8 @@ impl DynamoStores {
 impl AnswerStore for DynamoStores {
     async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
         for _ in 0..TRIES {
-            let (condition, claim) = match self.record(key).await? {
-                None => (Condition::Absent, Claim::Claimed),
+            let (condition, claim) = match self.record(key, now).await? {
+                None => (is_forgotten(now), Claim::Claimed),
                 Some(record) if record.fingerprint != key.idempotency.fingerprint => {
                     return Ok(Claim::Mismatch);
                 }
@@ -123,7 +150,7 @@ impl AnswerStore for DynamoStores {
                     (still_claimed(until), Claim::Abandoned)
                 }
             };
-            let claimed = draft(key).time("until", until).item();
+            let claimed = draft(key, now).time("until", until).item();
             if self.wrote_once(vec![Write::Put(claimed, condition)]).await? {
                 return Ok(claim);
             }
@@ -131,10 +158,11 @@ impl AnswerStore for DynamoStores {
         Err(contended())
     }
 
-    async fn store(&self, key: &AnswerKey, answer: &Answer, _now: Timestamp) -> Result<(), StoreError> {
-        let (answer, beside) = Text::new(to_json(answer)?, &key_of(key), &self.here.region)?;
+    async fn store(&self, key: &AnswerKey, answer: &Answer, now: Timestamp) -> Result<(), StoreError> {
+        let kept_until = Some(Idempotency::kept_until(now));
+        let (answer, beside) = Text::new(to_json(answer)?, &key_of(key), &self.here.region, kept_until)?;
         for _ in 0..TRIES {
-            let Some(record) = self.record(key).await? else { return Err(StoreError::NotFound) };
+            let Some(record) = self.record(key, now).await? else { return Err(StoreError::NotFound) };
             if record.fingerprint != key.idempotency.fingerprint {
                 return Err(StoreError::NotFound);
             }
@@ -144,7 +172,8 @@ impl AnswerStore for DynamoStores {
                 UsedBy::Answered(_) => return Ok(()),
                 UsedBy::Claimed(until) => until,
             };
-            let mut writes = vec![Write::Put(answer.put(draft(key), "answer").item(), still_claimed(until))];
+            let answered = answer.put(draft(key, now), "answer").item();
+            let mut writes = vec![Write::Put(answered, still_claimed(until))];
             writes.extend(beside.iter().cloned());
             if self.wrote(writes).await? {
                 return Ok(());
@@ -155,7 +184,9 @@ impl AnswerStore for DynamoStores {
 
     async fn release(&self, key: &AnswerKey) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let until = match self.record(key).await? {
+            // What is forgotten may go as well.
+            let record = self.core.get(&key_of(key)).await?.as_ref().map(KeyRecord::read).transpose()?;
+            let until = match record {
                 Some(KeyRecord { used_by: UsedBy::Claimed(until), fingerprint })
                     if fingerprint == key.idempotency.fingerprint =>
                 {

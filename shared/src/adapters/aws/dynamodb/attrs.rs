@@ -1,6 +1,7 @@
 //! Reading and writing items' attributes.
 
-use super::table::{Attr, Attrs, Item, Key};
+use super::schema::EXPIRES;
+use super::table::{Attr, Attrs, Condition, Item, Key};
 use crate::clock::Timestamp;
 use crate::error::{Source, StoreError};
 use serde::Serialize;
@@ -63,6 +64,14 @@ impl Draft {
         self
     }
 
+    /// The item is forgotten then, if that is said: a whole second.
+    pub(super) fn expires(self, at: Option<Timestamp>) -> Self {
+        match at {
+            Some(at) => self.int(EXPIRES, at.as_seconds()),
+            None => self,
+        }
+    }
+
     pub(super) fn time(self, name: &str, time: Timestamp) -> Self {
         self.int(name, time.as_millis())
     }
@@ -72,7 +81,17 @@ impl Draft {
     }
 }
 
+/// What must hold for an item to be absent, or as good as that: DynamoDB removes what has expired only some time later.
+pub(super) fn is_forgotten(now: Timestamp) -> Condition {
+    Condition::AbsentOrAtMost(EXPIRES, now.as_seconds())
+}
+
 impl Item {
+    /// Whether it counts: it has no end, or has not come to it.
+    pub(super) fn is_kept(&self, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.opt_int(EXPIRES)?.is_none_or(|end| end > now.as_seconds()))
+    }
+
     pub(super) fn opt_text(&self, name: &str) -> Result<Option<&str>, StoreError> {
         match self.attrs.get(name) {
             Some(Attr::Text(text)) => Ok(Some(text)),

@@ -344,6 +344,14 @@ impl Expression {
                 names: named(name),
                 values: Some(HashMap::from([number(":most", *most)])),
             },
+            Condition::AbsentOrAtMost(name, most) => Self {
+                text: Some("attribute_not_exists(#p) OR #a <= :most".to_owned()),
+                names: Some(HashMap::from([
+                    ("#p".to_owned(), PARTITION.to_owned()),
+                    ("#a".to_owned(), (*name).to_owned()),
+                ])),
+                values: Some(HashMap::from([number(":most", *most)])),
+            },
             Condition::Within(name, above, most) => Self {
                 text: Some("#a > :above AND #a <= :most".to_owned()),
                 names: named(name),

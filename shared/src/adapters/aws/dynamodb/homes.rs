@@ -131,8 +131,8 @@ struct Arrived {
     rows: Option<Key>,
     /// The last turn, if it has no end.
     open: Option<(TurnId, Timestamp)>,
-    /// Items by which its turns are found.
-    found_by: Vec<Item>,
+    /// Writes of the items by which its turns are found.
+    found_by: Vec<Write>,
 }
 
 impl DynamoRegions {
@@ -163,7 +163,7 @@ impl DynamoRegions {
                 if let Some(facts) = &step.body.facts {
                     found.open = Some((step.turn.clone(), step.time));
                     if step.time + ASKED_AGAIN > now {
-                        found.found_by.extend(turns::found_by(view, &step, facts));
+                        found.found_by.extend(turns::found_by(view, &step, facts, now));
                     }
                 }
                 if step.body.outcome.is_some() {
@@ -201,8 +201,8 @@ impl DynamoRegions {
     async fn taken(&self, view: &View, now: Timestamp) -> Result<View, StoreError> {
         let arrived = self.arrived(view, now).await?;
         // A turn whose steps have arrived is known, even if what names it is still on its way.
-        for item in arrived.found_by {
-            self.stores.wrote(vec![Write::Put(item, Condition::Absent)]).await?;
+        for write in arrived.found_by {
+            self.stores.wrote(vec![write]).await?;
         }
         let chain = match &arrived.rows {
             None => String::new(),

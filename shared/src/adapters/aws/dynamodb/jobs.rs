@@ -1,8 +1,8 @@
 //! [`JobQueue`] on DynamoDB: the jobs' rows, which are the truth of every queue on AWS.
 
-use super::attrs::{Draft, broken, from_json, to_json};
+use super::attrs::{Draft, broken, from_json, is_forgotten, to_json};
 use super::keys::{self, SHARDS};
-use super::schema::{DUE, LISTED};
+use super::schema::{DUE, EXPIRES, LISTED};
 use super::table::{Attr, Condition, Item, Key, Write};
 use super::texts::Text;
 use super::walk::Walk;
@@ -10,7 +10,9 @@ use super::{DynamoStores, TRIES, contended, heads, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work};
+use crate::job::{
+    Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work, done_kept_until,
+};
 use crate::region::MOST_REGIONS;
 use async_trait::async_trait;
 use std::time::Duration;
@@ -43,6 +45,8 @@ struct Row {
     token: u64,
     /// Whose queue has it.
     region: String,
+    /// Of a job that is done.
+    kept_until: Option<Timestamp>,
 }
 
 /// Where jobs of a tenant are listed by their state.
@@ -82,6 +86,9 @@ impl Row {
             reason: item.opt_text("reason")?.map(str::to_owned),
             token: item.count("token")?,
             region: item.text("region")?.to_owned(),
+            kept_until: item
+                .opt_int(EXPIRES)?
+                .map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))),
         })
     }
 
@@ -107,6 +114,7 @@ impl Row {
             .time("created", self.created_at)
             .time("visible", self.visible_at)
             .opt_text("reason", self.reason.as_deref())
+            .expires(self.kept_until)
             .text(LISTED.partition, listed_of(&self.tenant, self.state))
             .text(LISTED.sort, format!("{created}#{name}"));
         if self.may_have_run {
@@ -119,6 +127,10 @@ impl Row {
                 .text(DUE.sort, format!("{visible}#{created}#{name}"));
         }
         draft.item()
+    }
+
+    fn is_kept(&self, now: Timestamp) -> bool {
+        self.kept_until.is_none_or(|until| until > now)
     }
 
     /// What must hold for no delivery or settlement to have come between.
@@ -193,7 +205,11 @@ impl DynamoStores {
             let unchanged = stored.as_ref().map_or(Condition::Absent, Row::unchanged);
             let token = stored.as_ref().map(|row| row.token);
             let next = change(stored)?;
-            let writes = vec![Write::Put(next.item(), unchanged)];
+            let mut writes = vec![Write::Put(next.item(), unchanged)];
+            if let Some(until) = next.kept_until {
+                // What it was to do goes with it.
+                writes.extend(next.work.kept_until(self.core.as_ref(), &next.key(), until).await?);
+            }
             // A write that leaves the token as it is does not stand in the way of its own repetition.
             let is_written = if token == Some(next.token) {
                 self.wrote(writes).await?
@@ -326,12 +342,12 @@ impl DynamoStores {
         Ok(())
     }
 
-    /// Adds the newest jobs in this state, and perhaps a few more than `limit`.
+    /// Adds the newest jobs in this state that are kept at `now`, and perhaps a few more than `limit`.
     async fn list_state(
         &self,
         tenant: &TenantId,
         state: JobState,
-        limit: usize,
+        (limit, now): (usize, Timestamp),
         rows: &mut Vec<Row>,
     ) -> Result<(), StoreError> {
         let (from, to) = ("0".to_owned(), END.to_owned());
@@ -342,6 +358,9 @@ impl DynamoStores {
             let row = Row::read(&item)?;
             if of_state >= limit && last != Some(row.created_at) {
                 break;
+            }
+            if !row.is_kept(now) {
+                continue;
             }
             last = Some(row.created_at);
             of_state += 1;
@@ -381,7 +400,7 @@ fn delivered(stored: Option<Row>, receipt: &Receipt) -> Result<Row, StoreError> 
 impl JobQueue for DynamoStores {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
         let text = to_json(job)?;
-        let (work, beside) = Text::new(text, &keys::job(&job.tenant, &job.id), &self.here.region)?;
+        let (work, beside) = Text::new(text, &keys::job(&job.tenant, &job.id), &self.here.region, None)?;
         let row = Row {
             tenant: job.tenant.clone(),
             id: job.id.clone(),
@@ -394,8 +413,9 @@ impl JobQueue for DynamoStores {
             reason: None,
             token: 0,
             region: self.here.region.clone(),
+            kept_until: None,
         };
-        let mut writes = vec![Write::Put(row.item(), Condition::Absent)];
+        let mut writes = vec![Write::Put(row.item(), is_forgotten(now))];
         writes.extend(beside);
         self.wrote_once(writes).await
     }
@@ -445,6 +465,7 @@ impl JobQueue for DynamoStores {
                 Outcome::Done => {
                     row.state = JobState::Done;
                     row.reason = None;
+                    row.kept_until = Some(done_kept_until(now));
                 }
                 Outcome::Retry { after, counts, reason } => {
                     row.attempts = row.attempts.saturating_sub(u32::from(!counts));
@@ -461,11 +482,16 @@ impl JobQueue for DynamoStores {
         .await
     }
 
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
         if filter.limit == 0 {
             return Ok(Vec::new());
         }
-        let is_wanted = |row: &Row| filter.state.is_none_or(|state| row.state == state);
+        let is_wanted = |row: &Row| filter.state.is_none_or(|state| row.state == state) && row.is_kept(now);
         let mut rows: Vec<Row> = Vec::new();
         if let Some(id) = &filter.id {
             rows.extend(self.job(tenant, id).await?.filter(is_wanted));
@@ -475,7 +501,7 @@ impl JobQueue for DynamoStores {
                 None => vec![JobState::Pending, JobState::Done, JobState::Dead],
             };
             for state in states {
-                self.list_state(tenant, state, filter.limit, &mut rows).await?;
+                self.list_state(tenant, state, (filter.limit, now), &mut rows).await?;
             }
         }
         rows.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, StoreError};
 use crate::id::{PrincipalId, TurnId};
 use crate::region::{Reconciled, Verdict};
+use crate::session::Idempotency;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -300,13 +301,12 @@ impl DynamoRegions {
         let Some(whole) = self.most_complete(view, heads, &turn, steps).await? else {
             return Ok(Ruling::Wait);
         };
-        let facts = whole.first().and_then(|first| first.body.facts.as_ref());
-        let key =
-            facts.and_then(|facts| Some((facts.principal.clone(), facts.idempotency.as_ref()?.key.clone())));
-        if let Some(key) = key
-            && let Some(other) = visible.keys.get(&key)
+        if let Some(first) = whole.first()
+            && let Some(Facts { principal, idempotency: Some(Idempotency { key, .. }), .. }) =
+                &first.body.facts
+            && let Some(other) = visible.under(principal, key, first.time)
         {
-            return Ok(Ruling::Supersede(Some((other.clone(), key.0, key.1))));
+            return Ok(Ruling::Supersede(Some((other.clone(), principal.clone(), key.clone()))));
         }
         if view.head.held.is_some() || !(ends(&whole) || is_over) {
             return Ok(Ruling::Wait);
@@ -364,11 +364,11 @@ impl DynamoRegions {
         let audit = [self.audit("turn.reconciled", json!({"from_epoch": epoch, "ended": ended}), now)];
         let mut rows = audit.as_slice();
         // Its key may still be on its way; once it is here it may name another late turn, which this one will supersede.
-        if let Some(Facts { principal, idempotency: Some(key), .. }) =
-            steps.first().and_then(|first| first.body.facts.as_ref())
+        let first = steps.first().and_then(|first| Some((first, first.body.facts.as_ref()?)));
+        if let Some(record) =
+            first.and_then(|(first, facts)| answers::missing(&view.tenant, first, facts, now))
         {
-            let record = answers::record_of(&view.tenant, principal, key, turn);
-            self.stores.wrote(vec![Write::Put(record, Condition::Absent)]).await?;
+            self.stores.wrote(vec![record]).await?;
         }
         view.head.fence += 1;
         let mut batches = VecDeque::from(batches(steps)?);
@@ -432,7 +432,8 @@ impl DynamoRegions {
             let pointer = Pointer { session, id, at, same_as: Some(by.clone()) };
             writes.push(Write::Put(pointer.item(&view.tenant, turn), Condition::Always));
             let core = self.stores.core.as_ref();
-            writes.extend(answers::named_again(core, &view.tenant, turn, &by, &principal, &key).await?);
+            let named = answers::named_again(core, &view.tenant, turn, &by, &principal, &key, now).await?;
+            writes.extend(named);
         }
         Ok(self.stores.wrote(writes).await?.then_some((Verdict::Superseded, view)))
     }

@@ -42,5 +42,7 @@ pub const CORE_INDEXES: [Index; 3] = [LISTED, DUE, USER];
 /// Indexes of the table `local`.
 pub const LOCAL_INDEXES: [Index; 0] = [];
 
-/// The attribute by which both tables forget items: seconds since the Unix epoch.
+/// The attribute by which both tables forget items: seconds since the Unix epoch. In `core` idempotency records and jobs that
+/// are done have it, with the items that they go on in. DynamoDB removes an item up to two days late, so whoever reads or
+/// writes one takes it for absent from this time on.
 pub const EXPIRES: &str = "ttl";

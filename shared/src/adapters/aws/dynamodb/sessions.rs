@@ -1,7 +1,7 @@
 //! [`SessionStore`] on DynamoDB.
 
 use super::answers::{self, UsedBy};
-use super::attrs::Draft;
+use super::attrs::{Draft, is_forgotten};
 use super::heads::{self, Held, Meta, View};
 use super::homes::{self, home_of};
 use super::steps::{self, Body, Facts, NewStep};
@@ -30,33 +30,35 @@ enum Known {
 
 /// The idempotency key of a new turn, as it was found.
 enum Key {
+    /// The turn has none.
+    None,
     Free,
     /// It names a turn of a deleted session.
     LeftOver(TurnId),
-    /// It names a known turn, or the turn has none.
-    Settled,
+    /// It names a known turn.
+    Known(TurnId),
 }
 
 impl DynamoStores {
     /// What is known of the turn.
-    async fn known(&self, new: &NewTurn) -> Result<(Known, Key), StoreError> {
+    async fn known(&self, new: &NewTurn, now: Timestamp) -> Result<(Known, Key), StoreError> {
         let core = self.core.as_ref();
         let (record, own) = futures::try_join!(
-            answers::of_new_turn(core, new),
+            answers::of_new_turn(core, new, now),
             turns::pointers(core, &new.tenant, &new.turn)
         )?;
-        let mut key = if new.idempotency.is_some() { Key::Free } else { Key::Settled };
+        let mut key = if new.idempotency.is_some() { Key::Free } else { Key::None };
         let mut fingerprint = None;
         let mut found = None;
         if let Some(record) = record {
             let UsedBy::Turn(id) = record.used_by else {
-                return Ok((Known::Answer(Begun::Mismatch), Key::Settled));
+                return Ok((Known::Answer(Begun::Mismatch), Key::None));
             };
             let pointers =
                 if id == new.turn { own.clone() } else { turns::pointers(core, &new.tenant, &id).await? };
             found = turns::record(core, &new.tenant, &id, &pointers).await?;
             key = match &found {
-                Some(_) => Key::Settled,
+                Some(_) => Key::Known(id),
                 None => Key::LeftOver(id),
             };
             fingerprint = Some(record.fingerprint);
@@ -66,7 +68,7 @@ impl DynamoStores {
             found = turns::record(core, &new.tenant, &new.turn, &own).await?;
         }
         if found.is_none() && matches!(key, Key::LeftOver(_)) && self.here.is_one_of_several() {
-            found = self.accepted_under(new).await?;
+            found = self.accepted_under(new, now).await?;
         }
         let Some(found) = found else { return Ok((Known::New(own), key)) };
         let accepted_under = found.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint);
@@ -85,16 +87,14 @@ impl DynamoStores {
 
     /// The visible turn of the session that was accepted under the new one's key, although the key's record names another
     /// one: two regions accepted the key, and of the record only the later version is left. Reads whole transcripts.
-    async fn accepted_under(&self, new: &NewTurn) -> Result<Option<TurnRecord>, StoreError> {
+    async fn accepted_under(&self, new: &NewTurn, now: Timestamp) -> Result<Option<TurnRecord>, StoreError> {
         let core = self.core.as_ref();
         let Some(idempotency) = &new.idempotency else { return Ok(None) };
         let Some(view) = heads::find(core, &new.tenant, &new.session).await?.view else { return Ok(None) };
-        let mut accepted = turns::accepted(core, &view).await?;
-        let Some(turn) = accepted.keys.remove(&(new.principal.clone(), idempotency.key.clone())) else {
-            return Ok(None);
-        };
-        let pointers = turns::pointers(core, &new.tenant, &turn).await?;
-        turns::record(core, &new.tenant, &turn, &pointers).await
+        let accepted = turns::accepted(core, &view).await?;
+        let Some(turn) = accepted.under(&new.principal, &idempotency.key, now) else { return Ok(None) };
+        let pointers = turns::pointers(core, &new.tenant, turn).await?;
+        turns::record(core, &new.tenant, turn, &pointers).await
     }
 
     /// Only its home region writes a session: the home, if it is another one.
@@ -141,7 +141,7 @@ impl DynamoStores {
     ) -> Result<Option<Begun>, StoreError> {
         let core = self.core.as_ref();
         let ((known, key), found) =
-            futures::try_join!(self.known(new), heads::find(core, &new.tenant, &new.session))?;
+            futures::try_join!(self.known(new, now), heads::find(core, &new.tenant, &new.session))?;
         let (earlier, pointers, view) = match known {
             Known::Answer(begun) => return Ok(Some(begun)),
             Known::AtWork(record) => return self.resume(*record, now, until).await,
@@ -232,15 +232,17 @@ impl DynamoStores {
             // By itself it costs half. It stands first: a turn is never without, and what leads to no step leads nowhere.
             return Ok(None);
         }
-        if earlier.is_none()
-            && let Some(record) = answers::of_turn(new, &turn)
-        {
-            let condition = match key {
-                Key::Free | Key::Settled => Condition::Absent,
-                Key::LeftOver(turn) => Condition::Is("turn", Attr::Text(turn.to_string())),
-            };
-            writes.push(Write::Put(record, condition));
-        }
+        let names = |turn: TurnId| Condition::Is("turn", Attr::Text(turn.to_string()));
+        let condition = match (key, &earlier) {
+            (Key::Free, None) => Some(is_forgotten(now)),
+            (Key::LeftOver(turn), None) => Some(names(turn)),
+            // It runs again, and its key is kept as long as if it were new.
+            (Key::Known(turn), _) => Some(names(turn)),
+            // A known turn that was found otherwise gets no record.
+            (Key::None, _) | (Key::Free | Key::LeftOver(_), Some(_)) => None,
+        };
+        let record = condition.and_then(|condition| Some((answers::of_turn(new, &turn, now)?, condition)));
+        writes.extend(record.map(|(record, condition)| Write::Put(record, condition)));
         if !self.wrote(writes).await? {
             return Ok(None);
         }

@@ -4,8 +4,10 @@
 
 use super::attrs::Draft;
 use super::keys;
+use super::schema::EXPIRES;
 use super::steps::{BYTES_PER_STEP, pieces};
-use super::table::{Condition, Item, Key, Query, Table, Write};
+use super::table::{Attr, Condition, Item, Key, Query, Table, Write};
+use crate::clock::Timestamp;
 use crate::error::StoreError;
 
 /// What an item holds itself. Each KB of it is paid for with every change of the item.
@@ -31,8 +33,14 @@ fn beside(key: &Key, by: &str, piece: u64) -> Key {
 }
 
 impl Text {
-    /// A new text of the item with this key, and what is to be written along with the item.
-    pub(super) fn new(text: String, key: &Key, by: &str) -> Result<(Self, Vec<Write>), StoreError> {
+    /// A new text of the item with this key, and what is to be written along with the item. What stands beside is
+    /// forgotten with the item, so it has to be told until when that is kept, if it ends.
+    pub(super) fn new(
+        text: String,
+        key: &Key,
+        by: &str,
+        kept_until: Option<Timestamp>,
+    ) -> Result<(Self, Vec<Write>), StoreError> {
         if text.len() <= BYTES_INSIDE {
             return Ok((Self::Inside(text), Vec::new()));
         }
@@ -41,8 +49,8 @@ impl Text {
         }
         let pieces = (0_u64..).zip(pieces(&text));
         let writes: Vec<Write> = pieces
-            .map(|(number, piece)| Draft::new(beside(key, by, number)).text("b", piece).item())
-            .map(|item| Write::Put(item, Condition::Always))
+            .map(|(number, piece)| Draft::new(beside(key, by, number)).text("b", piece).expires(kept_until))
+            .map(|draft| Write::Put(draft.item(), Condition::Always))
             .collect();
         Ok((Self::Beside { by: by.to_owned(), pieces: writes.len() as u64 }, writes))
     }
@@ -63,6 +71,35 @@ impl Text {
         }
     }
 
+    /// What is to be written along with the item from when on it is kept until then, and no longer. It costs as much as
+    /// writing the text anew, once; to keep it for ever costs more.
+    pub(super) async fn kept_until(
+        &self,
+        core: &dyn Table,
+        key: &Key,
+        until: Timestamp,
+    ) -> Result<Vec<Write>, StoreError> {
+        let mut pieces = self.pieces(core, key).await?;
+        for piece in &mut pieces {
+            piece.attrs.insert(EXPIRES.to_owned(), Attr::Number(until.as_seconds()));
+        }
+        Ok(pieces.into_iter().map(|piece| Write::Put(piece, Condition::Always)).collect())
+    }
+
+    /// What stands beside, as far as it has arrived.
+    async fn pieces(&self, core: &dyn Table, key: &Key) -> Result<Vec<Item>, StoreError> {
+        let Self::Beside { by, pieces } = self else { return Ok(Vec::new()) };
+        let query = Query {
+            index: None,
+            partition: key.partition.clone(),
+            from: beside(key, by, 0).sort,
+            to: beside(key, by, pieces.saturating_sub(1)).sort,
+            newest_first: false,
+            limit: usize::try_from(*pieces).unwrap_or(usize::MAX),
+        };
+        core.query(&query).await
+    }
+
     /// All of it.
     ///
     /// # Errors
@@ -74,19 +111,11 @@ impl Text {
 
     /// All of it; `None` while only part of it has arrived from the region that wrote it, which may never change.
     pub(super) async fn arrived(&self, core: &dyn Table, key: &Key) -> Result<Option<String>, StoreError> {
-        let (by, pieces) = match self {
+        let pieces = match self {
             Self::Inside(text) => return Ok(Some(text.clone())),
-            Self::Beside { by, pieces } => (by, *pieces),
+            Self::Beside { pieces, .. } => *pieces,
         };
-        let query = Query {
-            index: None,
-            partition: key.partition.clone(),
-            from: beside(key, by, 0).sort,
-            to: beside(key, by, pieces.saturating_sub(1)).sort,
-            newest_first: false,
-            limit: usize::try_from(pieces).unwrap_or(usize::MAX),
-        };
-        let found = core.query(&query).await?;
+        let found = self.pieces(core, key).await?;
         if (found.len() as u64) < pieces {
             return Ok(None);
         }

@@ -4,8 +4,9 @@ use super::attrs::{Draft, broken};
 use super::heads::{self, Segment, View};
 use super::keys::{self, StepAt};
 use super::steps::{Facts, Steps, StoredStep};
-use super::table::{Attr, Condition, Item, Query, Table};
+use super::table::{Attr, Condition, Item, Query, Table, Write};
 use super::{answers, pasts};
+use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
@@ -56,15 +57,13 @@ impl Pointer {
     }
 }
 
-/// The items by which a turn is found that begins with this step: its pointer and its idempotency record.
-pub(super) fn found_by(view: &View, first: &StoredStep, facts: &Facts) -> Vec<Item> {
+/// The items by which a turn is found that begins with this step, if they are missing: its pointer and its idempotency
+/// record.
+pub(super) fn found_by(view: &View, first: &StoredStep, facts: &Facts, now: Timestamp) -> Vec<Write> {
     let (session, id) = (view.key.clone(), first.id.clone());
     let pointer = Pointer { session, id, at: first.at, same_as: None };
-    let record = facts
-        .idempotency
-        .as_ref()
-        .map(|idempotency| answers::record_of(&view.tenant, &facts.principal, idempotency, &first.turn));
-    [Some(pointer.item(&view.tenant, &first.turn)), record].into_iter().flatten().collect()
+    let pointer = Write::Put(pointer.item(&view.tenant, &first.turn), Condition::Absent);
+    [Some(pointer), answers::missing(&view.tenant, first, facts, now)].into_iter().flatten().collect()
 }
 
 /// What must hold for the pointer of this epoch to be as it was read.
@@ -238,8 +237,20 @@ pub(super) async fn steps_of(
 pub(super) struct Accepted {
     /// Turns of its transcripts.
     pub(super) turns: Vec<TurnId>,
-    /// Which of them was accepted under a principal's key.
-    pub(super) keys: BTreeMap<(PrincipalId, String), TurnId>,
+    /// Which of them were accepted under a principal's key, and when; in the order of the transcripts.
+    keys: BTreeMap<(PrincipalId, String), Vec<(Timestamp, TurnId)>>,
+}
+
+impl Accepted {
+    /// The turn that a request at this time under this key meant, too: one of them came while the key's record of the
+    /// other still counted. Otherwise the key had become free between them.
+    pub(super) fn under(&self, principal: &PrincipalId, key: &str, at: Timestamp) -> Option<&TurnId> {
+        let turns = self.keys.get(&(principal.clone(), key.to_owned()))?;
+        let is_same = |(accepted, _): &&(Timestamp, TurnId)| {
+            Idempotency::kept_until(at.min(*accepted)) > at.max(*accepted)
+        };
+        turns.iter().rev().find(is_same).map(|(_, turn)| turn)
+    }
 }
 
 /// The turns of the present transcript and of those that were put away; reads all of them.
@@ -259,7 +270,8 @@ pub(super) async fn accepted(core: &dyn Table, view: &View) -> Result<Accepted, 
         while let Some(step) = steps.next().await? {
             let Some(facts) = step.body.facts.filter(|_| step.at.n <= segment.n) else { continue };
             if let Some(idempotency) = facts.idempotency {
-                accepted.keys.insert((facts.principal, idempotency.key), step.turn.clone());
+                let turns = accepted.keys.entry((facts.principal, idempotency.key)).or_default();
+                turns.push((step.time, step.turn.clone()));
             }
             accepted.turns.push(step.turn);
         }
@@ -275,4 +287,27 @@ pub(super) async fn find(
 ) -> Result<Option<Turn>, StoreError> {
     let pointers = pointers(core, tenant, turn).await?;
     Ok(record(core, tenant, turn, &pointers).await?.map(|record| record.turn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_means_the_same_turn_only_while_one_record_would_have_counted_for_both() {
+        let alice = PrincipalId::new("alice");
+        let at = Timestamp::from_millis;
+        let kept = |millis: i64| Idempotency::kept_until(at(millis)).as_millis();
+        let [young, old] = [kept(1_000) + 500, 1_000].map(at);
+        let turns = vec![(old, TurnId::new("old")), (young, TurnId::new("young"))];
+        let keys = BTreeMap::from([((alice.clone(), "k".to_owned()), turns)]);
+        let accepted = Accepted { turns: Vec::new(), keys };
+        let under = |key: &str, millis: i64| accepted.under(&alice, key, at(millis)).map(TurnId::as_str);
+        assert_eq!(under("k", 500), Some("old"), "the later one of two");
+        assert_eq!(under("k", kept(1_000) - 1), Some("young"), "the newest that fits");
+        assert_eq!(under("k", kept(young.as_millis()) - 1), Some("young"));
+        assert_eq!(under("k", kept(young.as_millis())), None, "the key was free again");
+        assert_eq!(under("other", 1_000), None);
+        assert_eq!(accepted.under(&PrincipalId::new("bob"), "k", at(1_000)), None);
+    }
 }

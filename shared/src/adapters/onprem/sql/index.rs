@@ -4,7 +4,7 @@ use super::sessions::{read_holder, read_session, read_turn};
 use super::{Row, SqlError, Tx, args, locking, read_all, read_first};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{SessionId, SessionKey, TenantId};
+use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::session::{Interrupted, Session, SessionFilter, Turn};
 
 /// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
@@ -123,6 +123,11 @@ pub(in crate::adapters::onprem) async fn reset<T: Tx>(
         args![id, now, tenant, key],
     )
     .await?;
+    present(tx, tenant, key).await
+}
+
+/// A session that is there.
+async fn present<T: Tx>(tx: &mut T, tenant: &TenantId, key: &SessionKey) -> Result<Session, SqlError> {
     let head = super::sessions::load(tx, tenant, key).await?;
     head.ok_or_else(|| SqlError::broken("a session that was just reset is not there"))
 }
@@ -142,12 +147,16 @@ pub(in crate::adapters::onprem) async fn delete<T: Tx>(
         tx.execute("DELETE FROM messages WHERE tenant = $1 AND session_id = $2", args![tenant, id]).await?;
     }
     // `tenant || ''` keeps the planner from walking all turns of the tenant instead of those of the session.
-    let keys = "SELECT principal, idempotency_key FROM turns
+    let keys = "SELECT principal, idempotency_key, id FROM turns
          WHERE session_key = $1 AND tenant || '' = $2 AND idempotency_key IS NOT NULL";
-    let keys = read_all(tx.query(keys, args![key, tenant]).await?, |row| Ok((row.text()?, row.text()?)))?;
-    for (principal, idempotency_key) in &keys {
-        let forget = "DELETE FROM idempotency WHERE tenant = $1 AND principal = $2 AND idempotency_key = $3";
-        tx.execute(forget, args![tenant, principal, idempotency_key]).await?;
+    let keys = read_all(tx.query(keys, args![key, tenant]).await?, |row| {
+        Ok((row.text()?, row.text()?, row.id::<TurnId>()?))
+    })?;
+    for (principal, idempotency_key, turn) in &keys {
+        // A key that was free again may name a turn of another session by now.
+        let forget = "DELETE FROM idempotency
+             WHERE tenant = $1 AND principal = $2 AND idempotency_key = $3 AND turn_id = $4";
+        tx.execute(forget, args![tenant, principal, idempotency_key, turn]).await?;
     }
     tx.execute("DELETE FROM turns WHERE session_key = $1 AND tenant || '' = $2", args![key, tenant]).await?;
     for sql in [

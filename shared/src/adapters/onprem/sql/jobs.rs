@@ -4,7 +4,7 @@ use super::{Locking, Row, SqlError, Tx, args, locking, read_all};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt};
+use crate::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, done_kept_until};
 use std::time::Duration;
 
 const DUE: Locking = locking!(
@@ -40,6 +40,10 @@ fn read(row: &mut Row) -> Result<Job, SqlError> {
     })
 }
 
+/// Done jobs that one new job clears away at most: more than are added, so that none piles up, and few enough that nobody
+/// notices.
+const CLEARED_AT_ONCE: usize = 8;
+
 /// [`crate::job::JobQueue::enqueue`], with the work as JSON.
 pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
     tx: &mut T,
@@ -52,10 +56,20 @@ pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
     let inserted = tx
         .execute(
             "INSERT INTO jobs (tenant, id, work, state, attempts, token, created_at, visible_at)
-         VALUES ($1, $2, $3, 'pending', 0, 0, $4, $5) ON CONFLICT (tenant, id) DO NOTHING",
-            args![tenant, id, work, now, now + delay],
+             VALUES ($1, $2, $3, 'pending', 0, 0, $4, $5)
+             ON CONFLICT (tenant, id) DO UPDATE SET work = excluded.work, state = 'pending', attempts = 0,
+                 token = 0, created_at = excluded.created_at, visible_at = excluded.visible_at, reason = NULL,
+                 expires_at = NULL
+             WHERE jobs.expires_at <= $6",
+            args![tenant, id, work, now, now + delay, now],
         )
         .await?;
+    tx.execute(
+        "DELETE FROM jobs WHERE (tenant, id) IN (
+             SELECT tenant, id FROM jobs WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+        args![now, CLEARED_AT_ONCE],
+    )
+    .await?;
     Ok(inserted > 0)
 }
 
@@ -123,14 +137,24 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
         Outcome::Retry { after, reason, .. } => (JobState::Pending, Some(now + *after), Some(reason)),
         Outcome::Dead { reason } => (JobState::Dead, None, Some(reason)),
     };
+    let expires_at = matches!(outcome, Outcome::Done).then(|| done_kept_until(now));
     // A job that was delivered has at least one.
     let given_back = u64::from(matches!(outcome, Outcome::Retry { counts: false, .. }));
     // The token grows here, too: a receipt is good for one settlement.
     let settled = tx.execute(
         "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), reason = $3, token = token + 1,
-             attempts = attempts - $4
-         WHERE tenant = $5 AND id = $6 AND token = $7 AND state = 'pending'",
-        args![state_name(state), visible_at, reason, given_back, &receipt.tenant, &receipt.job, receipt.token],
+             attempts = attempts - $4, expires_at = $5
+         WHERE tenant = $6 AND id = $7 AND token = $8 AND state = 'pending'",
+        args![
+            state_name(state),
+            visible_at,
+            reason,
+            given_back,
+            expires_at,
+            &receipt.tenant,
+            &receipt.job,
+            receipt.token
+        ],
     ).await?;
     fenced(settled)
 }
@@ -140,19 +164,22 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
     filter: &JobFilter,
+    now: Timestamp,
 ) -> Result<Vec<Job>, SqlError> {
     let state = filter.state.map(state_name);
     let rows = match &filter.id {
         Some(id) => {
             let one = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
-                 WHERE tenant = $1 AND id = $2 AND (CAST($3 AS TEXT) IS NULL OR state = $3) LIMIT $4";
-            tx.query(one, args![tenant, id, state, filter.limit]).await?
+                 WHERE tenant = $1 AND id = $2 AND (CAST($3 AS TEXT) IS NULL OR state = $3)
+                     AND (expires_at IS NULL OR expires_at > $4) LIMIT $5";
+            tx.query(one, args![tenant, id, state, now, filter.limit]).await?
         }
         None => {
             let all = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
                  WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR state = $2)
-                 ORDER BY created_at DESC, id DESC LIMIT $3";
-            tx.query(all, args![tenant, state, filter.limit]).await?
+                     AND (expires_at IS NULL OR expires_at > $3)
+                 ORDER BY created_at DESC, id DESC LIMIT $4";
+            tx.query(all, args![tenant, state, now, filter.limit]).await?
         }
     };
     read_all(rows, read)

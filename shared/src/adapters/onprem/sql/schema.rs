@@ -12,6 +12,7 @@ pub(in crate::adapters::onprem) struct Migration {
 pub(in crate::adapters::onprem) const MAIN: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../../../../migrations/0001_sessions_jobs_tokens.sql") },
     Migration { number: 2, sql: include_str!("../../../../migrations/0002_tries.sql") },
+    Migration { number: 3, sql: include_str!("../../../../migrations/0003_expiry.sql") },
 ];
 
 /// The database of rate limits.

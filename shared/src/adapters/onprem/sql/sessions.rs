@@ -3,6 +3,7 @@
 //! What a transaction writes is encoded before it begins, on the caller's side: the writer's time belongs to
 //! everybody.
 
+use super::answers;
 use super::audit::{self, ChainEnd, Place};
 use super::{Locking, Row, SqlError, Tx, args, locking, read_all, read_first, to_json};
 use crate::audit::NewAudit;
@@ -321,18 +322,9 @@ enum Known {
     Answer(Begun),
 }
 
-async fn known<T: Tx>(tx: &mut T, new: &EncodedTurn) -> Result<Known, SqlError> {
+async fn known<T: Tx>(tx: &mut T, new: &EncodedTurn, now: Timestamp) -> Result<Known, SqlError> {
     let record = match &new.idempotency {
-        Some(Idempotency { key, .. }) => {
-            let rows = tx
-                .query(
-                    "SELECT fingerprint, turn_id FROM idempotency
-                 WHERE tenant = $1 AND principal = $2 AND idempotency_key = $3",
-                    args![&new.tenant, &new.principal, key],
-                )
-                .await?;
-            read_first(rows, |row| Ok((row.text()?, row.opt_text()?.map(TurnId::from))))?
-        }
+        Some(Idempotency { key, .. }) => answers::of_turn(tx, &new.tenant, &new.principal, key, now).await?,
         None => None,
     };
     let (fingerprint, id) = match record {
@@ -399,7 +391,7 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Begun, SqlError> {
-    let earlier = match known(tx, new).await? {
+    let earlier = match known(tx, new, now).await? {
         Known::New => None,
         Known::Again(found) => Some(found),
         Known::AtWork(found) => return take_over(tx, *found, now, until).await,
@@ -484,15 +476,10 @@ async fn insert_turn<T: Tx>(
         ],
     )
     .await?;
-    if let Some(Idempotency { key, fingerprint }) = &new.idempotency {
-        tx.execute(
-            "INSERT INTO idempotency (tenant, principal, idempotency_key, fingerprint, turn_id)
-             VALUES ($1, $2, $3, $4, $5)",
-            args![&new.tenant, &new.principal, key, fingerprint, &new.turn],
-        )
-        .await?;
+    match &new.idempotency {
+        Some(key) => answers::insert_of_turn(tx, &new.tenant, &new.principal, key, &new.turn, now).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The turn keeps who asked first, and the key it was first accepted under, if any.
@@ -510,7 +497,10 @@ async fn begin_turn_again<T: Tx>(
         args![&head.id, new.user.as_ref(), &new.channel, &new.options, now, head.seq, &new.tenant, turn,],
     )
     .await?;
-    Ok(())
+    match &new.idempotency {
+        Some(Idempotency { key, .. }) => answers::renew(tx, &new.tenant, &new.principal, key, now).await,
+        None => Ok(()),
+    }
 }
 
 /// [`crate::session::SessionStore::append`].

@@ -127,7 +127,7 @@ fn run_everything(tx: &mut impl Tx) {
     now(jobs::any_due(tx, START)).unwrap();
     for id in [None, Some(job.clone())] {
         // The work is no real work, so nothing can be read; the plans are what counts.
-        now(jobs::list(tx, &tenant, &JobFilter { id, state: None, limit: 10 })).unwrap_err();
+        now(jobs::list(tx, &tenant, &JobFilter { id, state: None, limit: 10 }, START)).unwrap_err();
     }
     now(jobs::receive(tx, 10, START, LATER)).unwrap_err();
     let receipt = crate::job::Receipt { tenant: tenant.clone(), job: job.clone(), token: 0 };
@@ -140,7 +140,7 @@ fn run_everything(tx: &mut impl Tx) {
     now(answers::claim(tx, &answer, START, START)).unwrap();
     now(answers::claim(tx, &answer, START, START)).unwrap();
     now(answers::release(tx, &answer)).unwrap();
-    now(answers::store(tx, &answer, "null")).unwrap_err();
+    now(answers::store(tx, &answer, "null", START)).unwrap_err();
 
     let alice = PrincipalId::new("alice");
     now(tokens::find(tx, &alice)).unwrap();

@@ -141,9 +141,14 @@ impl JobQueue for Sqlite {
         self.write(move |tx| now(jobs::settle(tx, &receipt, &outcome, at))).await
     }
 
-    async fn list(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        at: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
         let (tenant, filter) = (tenant.clone(), filter.clone());
-        self.read_aside(move |tx| now(jobs::list(tx, &tenant, &filter))).await
+        self.read_aside(move |tx| now(jobs::list(tx, &tenant, &filter, at))).await
     }
 
     async fn redrive(&self, tenant: &TenantId, id: &JobId, at: Timestamp) -> Result<(), StoreError> {
@@ -196,9 +201,9 @@ impl AnswerStore for Sqlite {
         self.write(move |tx| now(answers::claim(tx, &key, at, until))).await
     }
 
-    async fn store(&self, key: &AnswerKey, answer: &Answer, _at: Timestamp) -> Result<(), StoreError> {
+    async fn store(&self, key: &AnswerKey, answer: &Answer, at: Timestamp) -> Result<(), StoreError> {
         let (key, answer) = (key.clone(), to_json(answer)?);
-        self.write(move |tx| now(answers::store(tx, &key, &answer))).await
+        self.write(move |tx| now(answers::store(tx, &key, &answer, at))).await
     }
 
     async fn release(&self, key: &AnswerKey) -> Result<(), StoreError> {
