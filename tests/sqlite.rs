@@ -12,7 +12,7 @@ use shared::answer::{Answer, AnswerKey, Claim};
 use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
-use shared::id::{PrincipalId, SessionId, SessionKey, TurnId};
+use shared::id::{PrincipalId, SessionKey, TurnId};
 use shared::limit::{Decision, Limit};
 use shared::message::Message;
 use shared::session::{Begun, Lease, NewTurn, Session, SessionFilter, Step, Turn, Window};
