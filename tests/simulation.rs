@@ -167,3 +167,61 @@ fn a_step_whose_answer_was_lost_is_recorded_once() {
     holds_under(128..129, &history);
     holds(&history);
 }
+
+/// Region 1 took the session over from region 2, and told nobody else before it was lost for good. Region 0 sent the
+/// session's turns to region 2, which refused them for ever.
+#[test]
+fn a_turn_that_is_sent_to_an_old_home_runs_there_when_the_new_one_is_lost() {
+    holds(&[
+        Op::Chat { region: 2, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::Partition { one: 0, other: 1 },
+        Op::Evacuate { from: 1, region: 2 },
+        Op::Advance { time: 2 },
+        Op::Chat { region: 1, session: 0, key: None, kind: 0 },
+        Op::Advance { time: 2 },
+        Op::LoseRegion { region: 1 },
+    ]);
+}
+
+/// Regions 1 and 2 both made the session. Of region 1's nothing but its home arrived in region 2 before it was lost for
+/// good; the next epoch was counted from that one, and was region 2's own: the take-over was refused for ever.
+#[test]
+fn a_session_of_a_lost_region_is_taken_over_by_one_that_had_made_it_too() {
+    let history = [
+        Op::EnqueueJob { region: 0, session: 2, key: Some(2), kind: 4 },
+        Op::Reset { region: 2, session: 2 },
+        Op::Chat { region: 1, session: 1, key: Some(0), kind: 3 },
+        Op::Partition { one: 2, other: 1 },
+        Op::Chat { region: 2, session: 1, key: Some(1), kind: 5 },
+        Op::Chat { region: 2, session: 1, key: None, kind: 3 },
+        Op::Replicate { percent: 13 },
+        Op::EnqueueJob { region: 2, session: 2, key: None, kind: 2 },
+        Op::Chat { region: 1, session: 1, key: Some(1), kind: 0 },
+        Op::Chat { region: 2, session: 0, key: Some(1), kind: 4 },
+        Op::Sweep { region: 2 },
+        Op::ReturnRegions,
+        Op::Heal,
+        Op::LoseRegion { region: 0 },
+        Op::LoseRegion { region: 1 },
+    ];
+    holds_under(4122..4123, &history);
+    holds(&history);
+}
+
+/// Regions 0 and 2 both made the session, and region 2's was the one that stayed. What region 0 had accepted was late, and
+/// waited for region 2 to bring it, which was lost for good.
+#[test]
+fn a_late_turn_of_a_region_that_is_left_does_not_wait_for_a_lost_one() {
+    let history = [
+        Op::Advance { time: 2 },
+        Op::Advance { time: 3 },
+        Op::Chat { region: 0, session: 2, key: None, kind: 2 },
+        Op::Chat { region: 2, session: 2, key: None, kind: 5 },
+        Op::Chat { region: 0, session: 0, key: None, kind: 0 },
+        Op::Chat { region: 2, session: 1, key: Some(3), kind: 2 },
+        Op::LoseRegion { region: 2 },
+    ];
+    holds_under(1364..1365, &history);
+    holds(&history);
+}

@@ -102,7 +102,7 @@ impl App {
     ///
     /// # Errors
     /// As there; [`ErrorKind::Unavailable`] if its home is another region.
-    pub async fn change_here(&self, change: &SessionChange) -> Result<Session, Error> {
+    async fn change_here(&self, change: &SessionChange) -> Result<Session, Error> {
         let SessionChange { tenant, session, from, to } = change;
         let missing = || Error::not_found("there is no such session");
         let conflict = |message| Error::new(ErrorKind::Conflict, message).after(Duration::from_secs(1));

@@ -17,7 +17,7 @@ use crate::adapters::aws::start::function_config;
 use crate::adapters::folder::FolderFiles;
 use crate::adapters::models::{self, Providers};
 use crate::agent::AgentInvoker;
-use crate::agent::home::{HomeInvoker, HomeParts};
+use crate::agent::home::{HomeInvoker, HomeParts, HomeReceiver};
 use crate::agent::runner::{Deadline, Runner, RunnerParts};
 use crate::app::{App, Lifecycle, Stores};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -247,14 +247,13 @@ fn wire(
     let regions: Option<Arc<dyn Regions>> = (cloud.regions.len() > 1).then(|| {
         Arc::new(DynamoRegions::new(rows, Arc::clone(&ids), config.turns.lease)) as Arc<dyn Regions>
     });
-    // Whoever asks the agents' function knows already that the session is at home here.
     let agents = match &regions {
-        Some(regions) if role != Role::Agents => {
+        Some(regions) => {
             let invoker = |region: &String| {
                 let invoker = LambdaInvoker::new(aws, region, &cloud.agent_function);
                 (RegionId::new(region.as_str()), Arc::new(invoker) as Arc<dyn AgentInvoker>)
             };
-            Arc::new(HomeInvoker::new(HomeParts {
+            let parts = HomeParts {
                 here: RegionId::new(cloud.region.as_str()),
                 regions: Arc::clone(regions),
                 sessions: Arc::clone(&stores.sessions),
@@ -267,9 +266,13 @@ fn wire(
                     .collect(),
                 clock: Arc::clone(&clock),
                 lease: config.turns.lease,
-            }))
+            };
+            match role {
+                Role::Agents => Arc::new(HomeReceiver::new(parts)) as Arc<dyn AgentInvoker>,
+                Role::Gateway | Role::Worker => Arc::new(HomeInvoker::new(parts)),
+            }
         }
-        _ => agents,
+        None => agents,
     };
     let lifecycle = Arc::new(Lifecycle::started(clock.now()));
     let tenant = TenantId::single();

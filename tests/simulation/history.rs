@@ -168,10 +168,7 @@ fn play_all(stage: &Arc<Stage>, seed: u64, ops: &[Op]) -> Report {
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         settled::wake(&world, &clients, &dice).await;
-        let mut report = Report::new();
-        if stage.without_lost {
-            report = settled::survive(&world, &clients, &told, &dice).await;
-        }
+        let mut report = settled::survive(&world, &clients, &told, &dice).await;
         if report.is_empty() {
             report = settled::settle(&world, &clients).await;
         }

@@ -151,6 +151,66 @@ async fn a_region_resumes_its_own_turns_and_those_of_regions_that_are_gone() {
     assert_eq!(listed(1, 200_000).await, ["t"]);
 }
 
+/// Region 1 took the session over while region 0 went on with it, and may have told nobody but region 0.
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_behind_a_home_that_is_gone_is_brought_by_the_region_that_accepted_it() {
+    let two = Two::new();
+    for region in &two.regions {
+        region.beat(at(0)).await.expect("a beat");
+    }
+    two.with_late_turn("s", 1).await;
+    two.tables.set_lost(1, true);
+    let (session, late) = (SessionKey::new("s"), TurnId::new("s late"));
+    let home =
+        async || two.regions[0].home(&tenant(), &session).await.expect("an answer").expect("a session");
+    let look = async |now| two.regions[0].reconcile(at(now), 64).await.expect("a look");
+    let seen = async || two.stores[0].sessions.turn(&tenant(), &late).await.expect("an answer");
+
+    assert_eq!(look(150_000).await, []);
+    assert_eq!((home().await.region, seen().await), (name(1), None));
+    assert_eq!(look(150_001).await, [ended("s")]);
+    assert_eq!(home().await.region, name(0));
+    assert_eq!(seen().await.and_then(|turn| turn.outcome), Some(done("d")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_moved_away_and_left_nothing_behind_stays_there_and_is_watched_no_longer() {
+    let two = Two::new();
+    for region in &two.regions {
+        region.beat(at(0)).await.expect("a beat");
+    }
+    run(&two.stores[0], &new_turn("t", "s"), 0).await;
+    two.replicate().await;
+    two.take_over("s", 1_000).await;
+    two.replicate().await;
+    let watched = Key { partition: format!("W#{}", name(0)), sort: "S#main#s".to_owned() };
+    let session = SessionKey::new("s");
+    for (now, is_watched) in [(901_000, true), (901_001, false)] {
+        assert_eq!(two.regions[0].reconcile(at(now), 64).await.expect("a look"), []);
+        let entry = two.core(0).get(&watched).await.expect("an answer");
+        assert_eq!(entry.is_some(), is_watched, "{now}");
+    }
+    let home = two.regions[0].home(&tenant(), &session).await.expect("an answer").expect("a session");
+    assert_eq!(home.region, name(1));
+}
+
+/// Both regions made the session. What says that it is at home in region 0 has arrived in region 1, its transcript has not.
+/// The next epoch was counted from region 0's alone, and was the one under which region 1 had made the session: the
+/// take-over was refused for ever.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_home_told_nothing_but_that_it_is_is_taken_over_under_an_epoch_of_its_own() {
+    let two = Two::new();
+    two.tables.set_cut(0, 1, true);
+    run(&two.stores[1], &new_turn("one", "s"), 0).await;
+    run(&two.stores[0], &new_turn("other", "s"), 0).await;
+    let meta = Key { partition: "S#main#s".to_owned(), sort: "H".to_owned() };
+    let item = two.core(0).get(&meta).await.expect("an answer").expect("a session");
+    two.core(1).write(vec![Write::Put(item, Condition::Always)]).await.expect("a write");
+    two.take_over("s", 1_000).await;
+    let home = two.regions[1].home(&tenant(), &SessionKey::new("s")).await.expect("an answer");
+    assert_eq!(home.map(|home| home.epoch), Some(17));
+}
+
 /// What the index of sessions at work names in a region.
 async fn at_work(table: &RegionTable) -> Vec<Item> {
     let mut found = Vec::new();

@@ -15,9 +15,6 @@ struct Args {
     /// How many, each with the next seed.
     #[arg(long, default_value_t = 1_000)]
     histories: u64,
-    /// What is left of the regions must come to rest before lost ones return.
-    #[arg(long)]
-    without_lost: bool,
     /// Go on after a failure.
     #[arg(long)]
     all: bool,
@@ -31,9 +28,7 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut stage = Stage::default();
-                stage.without_lost = args.without_lost;
-                let stage = Arc::new(stage);
+                let stage = Arc::new(Stage::default());
                 loop {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
                     let stop = failed.load(Ordering::SeqCst) && !args.all;

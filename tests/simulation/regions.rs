@@ -15,7 +15,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use shared::adapters::aws::dynamodb::table::Table;
 use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, Here};
-use shared::agent::home::{HomeInvoker, HomeParts};
+use shared::agent::home::{HomeInvoker, HomeParts, HomeReceiver};
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::agent::{AgentInvoker, RunRequest, TurnStream};
 use shared::app::{App, Lifecycle, Stores};
@@ -53,9 +53,6 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub struct Stage {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
-    /// What is left of the regions must come to rest before lost ones return. Not promised: the two that are left may
-    /// each know another home of a session, if the lost one's last word on it reached only one of them.
-    pub without_lost: bool,
     _files: TempDir,
 }
 
@@ -65,12 +62,7 @@ impl Default for Stage {
         let mut config = Config::load(CONFIG, files.path(), &|_| None, false).expect("settings");
         config.agents[0].tools = vec!["look".to_owned(), "pay".to_owned()];
         std::fs::create_dir_all(&config.agents[0].workspace).expect("a workspace");
-        Self {
-            config: Arc::new(config),
-            metrics: Arc::new(Metrics::told(None)),
-            without_lost: false,
-            _files: files,
-        }
+        Self { config: Arc::new(config), metrics: Arc::new(Metrics::told(None)), _files: files }
     }
 }
 
@@ -89,8 +81,8 @@ pub(super) struct Process {
     pub(super) life: Arc<Life>,
     pub(super) app: App,
     router: Router,
-    /// What its own agent-invoke function would run: turns here, whatever region was asked.
-    runner: Arc<dyn AgentInvoker>,
+    /// What its own agent-invoke function is wired from: it answers the gateways of all regions.
+    received: App,
 }
 
 /// Three regions.
@@ -197,20 +189,23 @@ impl World {
             let peer = Peer { world: me.clone(), from: region, to, life: life.clone() };
             (name(to), Arc::new(peer) as Arc<dyn AgentInvoker>)
         };
-        let agents = HomeInvoker::new(HomeParts {
+        let lease = config.turns.lease;
+        let parts = |local| HomeParts {
             here: name(region),
             regions: regions.clone(),
             sessions: stores.sessions.clone(),
-            local: runner.clone(),
+            local,
             elsewhere: (0..REGIONS).filter(|to| *to != region).map(peer).collect(),
             clock: self.clock.clone(),
-            lease: config.turns.lease,
-        });
+            lease,
+        };
+        let receiver: Arc<dyn AgentInvoker> = Arc::new(HomeReceiver::new(parts(runner)));
+        let agents = HomeInvoker::new(parts(receiver.clone()));
         let app = App {
             config,
             stores,
             agents: Arc::new(agents),
-            regions: Some(regions),
+            regions: Some(regions.clone()),
             tools,
             clock: self.clock.clone(),
             ids: self.ids.clone(),
@@ -218,7 +213,8 @@ impl World {
             metrics: self.stage.metrics.clone(),
             lifecycle: Arc::new(Lifecycle::started(self.clock.now())),
         };
-        Process { life, router: shared::http::router(app.clone()), app, runner }
+        let received = App { agents: receiver, ..app.clone() };
+        Process { life, router: shared::http::router(app.clone()), app, received }
     }
 
     /// The process of a region.
@@ -359,7 +355,7 @@ impl AgentInvoker for Peer {
     async fn invoke(&self, request: RunRequest) -> Result<TurnStream, Error> {
         self.life.goes_on().await;
         let (world, process) = self.reached()?;
-        let events = process.life.during(process.runner.invoke(request)).await;
+        let events = process.life.during(process.received.agents.invoke(request)).await;
         let events = events.ok_or_else(broken_off)??;
         let (tables, from, to) = (world.tables.clone(), self.from, self.to);
         let life = process.life.clone();
@@ -387,7 +383,7 @@ impl AgentInvoker for Peer {
     async fn change(&self, change: &SessionChange) -> Result<Option<Session>, Error> {
         self.life.goes_on().await;
         let (world, process) = self.reached()?;
-        let done = process.life.during(process.app.change_here(change)).await.ok_or_else(broken_off)?;
+        let done = process.life.during(process.received.change(change)).await.ok_or_else(broken_off)?;
         if world.tables.is_linked(self.from, self.to) { done.map(Some) } else { Err(broken_off()) }
     }
 }

@@ -5,9 +5,12 @@ use super::history::{Ask, Report, SESSIONS, Told, heal, key_of, pass, set_in_ser
 use super::model::marked;
 use super::regions::{Answer, NAMES, World, name};
 use super::tables::REGIONS;
+use serde_json::Value;
+use shared::adapters::aws::dynamodb::table::{Attr, Item};
 use shared::id::{SessionId, TenantId, TurnId};
 use shared::job::{JobFilter, JobState, Work};
 use shared::message::{Message, MessageBody};
+use shared::region::MOST_REGIONS;
 use shared::session::Window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -34,7 +37,8 @@ pub(super) async fn wake(world: &Arc<World>, clients: &TaskTracker, dice: &Dice)
     }
 }
 
-/// If a region is lost: the others go on for good without it, with what has arrived there.
+/// If a region is lost: the others go on for good without it, with what has arrived there. What they accepted themselves is
+/// all there.
 pub(super) async fn survive(
     world: &Arc<World>,
     clients: &TaskTracker,
@@ -54,15 +58,48 @@ pub(super) async fn survive(
             set_in_service(world, *first, *region, false).await;
         }
     }
+    let region = there[usize::try_from(dice.below(2)).expect("below 2") % there.len()];
     let mut report = rest(world, clients, &there).await;
     if report.is_empty() {
-        let region = there[usize::try_from(dice.below(2)).expect("below 2") % there.len()];
+        // Where they began, whether anybody asks for their sessions again or not.
+        for region in &there {
+            outcomes(world, *region, &begun(world, told, &[*region]), &mut report).await;
+        }
+    }
+    if report.is_empty() {
         sessions_go_on(world, region, "alone", told, &mut report).await;
+    }
+    if report.is_empty() {
+        report = rest(world, clients, &there).await;
+    }
+    if report.is_empty() {
+        outcomes(world, region, &begun(world, told, &there), &mut report).await;
     }
     for line in &mut report {
         *line = format!("without {lost:?}: {line}");
     }
     report
+}
+
+/// The turns that began in one of these regions.
+fn begun(world: &World, told: &Mutex<Told>, regions: &[usize]) -> Told {
+    let mut told = told.lock().expect("no panic").clone();
+    told.accepted.retain(|turn, _| regions.iter().any(|region| has_begun(world, *region, turn)));
+    told
+}
+
+/// Whether a turn has begun in a region, and not only arrived there.
+fn has_begun(world: &World, region: usize, turn: &str) -> bool {
+    let is_first = |step: &Item| {
+        let body = match step.attrs.get("b") {
+            Some(Attr::Text(body)) => serde_json::from_str::<Value>(body).unwrap_or_default(),
+            _ => Value::Null,
+        };
+        let epoch = step.key.sort.split('#').nth(2).and_then(|epoch| epoch.parse::<u64>().ok());
+        body.get("t").is_some() && epoch.is_some_and(|epoch| epoch % MOST_REGIONS == region as u64)
+    };
+    let of_turn = |step: &Item| step.attrs.get("turn") == Some(&Attr::Text(turn.to_owned()));
+    world.tables.items(region, "M#").iter().any(|step| of_turn(step) && is_first(step))
 }
 
 /// Whether each of these regions has had a sign of life of that one.

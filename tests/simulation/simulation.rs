@@ -2,7 +2,12 @@
 //!
 //! In each region run the real router, `Runner`, worker, sweep and stores; simulated are the tables (see [`tables`]),
 //! the links between regions, the model and the tools. A history is a list of [`op::Op`]s; [`run`] plays one and says
-//! what it broke. Afterwards everything is healed and left to settle, and then holds, whatever happened:
+//! what it broke. Afterwards, if a region is lost, the others go on as if it never came back:
+//!
+//! - They come to rest, and each session takes a further turn, in whichever of them it is asked for.
+//! - Every turn that one of them accepted has an outcome: there, and as soon as its session is asked for, in all of them.
+//!
+//! Then everything is healed and left to settle, and holds, whatever happened:
 //!
 //! - Every accepted turn has exactly one visible outcome, the same in every region: by its id and by its key.
 //! - No tool that may not run twice did, in one turn.
@@ -15,9 +20,7 @@
 //!
 //! Not a failure, because no installation whose regions do not wait for each other can promise it:
 //!
-//! - While a region is lost, the last things that it wrote are missing elsewhere. They turn up when it returns. If the
-//!   last that it said of a session's home reached only one of the others, those two may send its turns to each other
-//!   and to nowhere until then; `simulate --without-lost` looks for that.
+//! - While a region is lost, the last things that it wrote are missing elsewhere. They turn up when it returns.
 //! - While two regions cannot see each other, two clients that ask with one key on both sides get two answers, and a
 //!   tool may run for each. One of the answers stays. The same hook sent to both sides is two requests, too.
 //! - A turn that goes on in another region may ask the model again for what it had been told.

@@ -140,6 +140,13 @@ impl Tables {
         found
     }
 
+    /// The items of a region's `core` table whose sort keys begin so.
+    pub(super) fn items(&self, region: usize, sort: &str) -> Vec<Item> {
+        let world = self.world();
+        let fits = world.core[region].iter().filter(|(key, _)| key.sort.starts_with(sort));
+        fits.filter_map(|(key, cell)| Some(Item { key: key.clone(), attrs: cell.attrs.clone()? })).collect()
+    }
+
     /// The items of a region's `core` table whose partition begins so, for a failure's report.
     pub(super) fn dump(&self, region: usize, partition: &str) -> String {
         let world = self.world();

@@ -1,8 +1,11 @@
 //! [`HomeInvoker`]: sends each turn, reset and deletion to the region that writes the session, and makes this one the home
-//! of sessions whose home is gone.
+//! of sessions whose home is gone. [`HomeReceiver`]: the other end, where what was sent arrives.
 //!
 //! A region that cannot be reached is not gone: its turns may be at work. So forwarding that fails is an error for the
 //! caller to try again, never a reason to run the turn here.
+//!
+//! Who sends may not know the newest home: the last word of a region that is lost may have reached only the receiver. Then
+//! the receiver takes the session over. It never sends on, so nothing goes round in circles.
 
 use super::{AgentInvoker, RunRequest, TurnStream};
 use crate::clock::Clock;
@@ -68,8 +71,18 @@ impl HomeInvoker {
 
     /// Where the session's turns go now; takes the session over if its home is gone.
     async fn way(&self, tenant: &TenantId, session: &SessionKey) -> Result<Way, Error> {
+        let home = self.parts.regions.home(tenant, session).await?;
+        self.way_from(home, tenant, session).await
+    }
+
+    /// As [`Self::way`], for a session whose home was just read.
+    async fn way_from(
+        &self,
+        mut home: Option<Home>,
+        tenant: &TenantId,
+        session: &SessionKey,
+    ) -> Result<Way, Error> {
         let HomeParts { here, regions, elsewhere, clock, lease, .. } = &self.parts;
-        let mut home = regions.home(tenant, session).await?;
         for _ in 0..MOST_CHANGES {
             let Some(at) = home else { return Ok(Way::Here(None)) };
             if at.region == *here {
@@ -102,6 +115,16 @@ impl HomeInvoker {
         let invoker = self.parts.elsewhere.get(region);
         invoker.ok_or_else(|| out_of_reach(format!("the session's region {region} is not known here")))
     }
+
+    /// Says in the request whether the turn may have run before the session came to this home.
+    fn mark(&self, request: &mut RunRequest, home: Option<&Home>) {
+        // Enqueued before the session moved: the old home may have run the turn, and what it did may not be known here.
+        // The lease's length on top allows for clocks that differ.
+        let changed_at = home.and_then(|home| home.since);
+        request.options.may_have_run |= changed_at
+            .zip(request.options.enqueued_at)
+            .is_some_and(|(changed, enqueued)| enqueued <= changed + self.parts.lease);
+    }
 }
 
 #[async_trait]
@@ -112,12 +135,7 @@ impl AgentInvoker for HomeInvoker {
             Way::Here(home) => home.as_ref(),
             Way::To(home) => Some(home),
         };
-        // Enqueued before the session moved: the old home may have run the turn, and what it did may not be known here.
-        // The lease's length on top allows for clocks that differ.
-        let changed_at = home.and_then(|home| home.since);
-        request.options.may_have_run |= changed_at
-            .zip(request.options.enqueued_at)
-            .is_some_and(|(changed, enqueued)| enqueued <= changed + self.parts.lease);
+        self.mark(&mut request, home);
         match way {
             Way::Here(_) => self.parts.local.invoke(request).await,
             Way::To(home) => self.invoker(&home.region)?.invoke(request).await,
@@ -138,6 +156,54 @@ impl AgentInvoker for HomeInvoker {
         match self.way(&change.tenant, &change.session).await? {
             Way::Here(_) => Ok(None),
             Way::To(home) => self.invoker(&home.region)?.change(change).await,
+        }
+    }
+}
+
+/// Answers what other regions send here because they take this one for the session's home.
+pub struct HomeReceiver {
+    homes: HomeInvoker,
+}
+
+impl HomeReceiver {
+    /// A receiver over these parts; what runs turns elsewhere is never asked.
+    pub const fn new(parts: HomeParts) -> Self {
+        Self { homes: HomeInvoker::new(parts) }
+    }
+}
+
+#[async_trait]
+impl AgentInvoker for HomeReceiver {
+    async fn invoke(&self, request: RunRequest) -> Result<TurnStream, Error> {
+        let HomeParts { here, regions, local, .. } = &self.homes.parts;
+        let (tenant, session) = (request.tenant.clone(), request.session.clone());
+        // Nearly always the sender is right, and looking first would make each turn dearer.
+        let refused = match local.invoke(request.clone()).await {
+            Err(error) if error.kind == ErrorKind::Conflict => error,
+            answered => return answered,
+        };
+        let home = regions.home(&tenant, &session).await?;
+        if home.as_ref().is_none_or(|home| home.region == *here) {
+            return Err(refused);
+        }
+        match self.homes.way_from(home, &tenant, &session).await? {
+            Way::Here(home) => {
+                let mut request = request;
+                self.homes.mark(&mut request, home.as_ref());
+                local.invoke(request).await
+            }
+            Way::To(_) => Err(refused),
+        }
+    }
+
+    async fn resume(&self, tenant: &TenantId, turn: &TurnId) -> Result<TurnOutcome, Error> {
+        self.homes.parts.local.resume(tenant, turn).await
+    }
+
+    async fn change(&self, change: &SessionChange) -> Result<Option<Session>, Error> {
+        match self.homes.way(&change.tenant, &change.session).await? {
+            Way::Here(_) => Ok(None),
+            Way::To(home) => Err(elsewhere(&home)),
         }
     }
 }
@@ -170,11 +236,14 @@ mod tests {
     struct Known {
         home: Mutex<Option<Home>>,
         states: Vec<RegionState>,
+        /// How often it was asked for the home.
+        looks: Mutex<u32>,
     }
 
     #[async_trait]
     impl Regions for Known {
         async fn home(&self, _: &TenantId, _: &SessionKey) -> Result<Option<Home>, StoreError> {
+            *self.looks.lock().unwrap() += 1;
             Ok(self.home.lock().unwrap().clone())
         }
 
@@ -209,11 +278,13 @@ mod tests {
         }
     }
 
-    /// Keeps whether what it was asked may have run before; answers, or cannot be reached.
+    /// Keeps whether what it was asked may have run before; answers, or cannot be reached. The one of a region refuses what
+    /// is at home elsewhere, as its store does.
     #[derive(Default)]
     struct Invoker {
         asked: Mutex<Vec<bool>>,
         is_out_of_reach: bool,
+        of: Option<Arc<Known>>,
     }
 
     #[async_trait]
@@ -222,6 +293,10 @@ mod tests {
             self.asked.lock().unwrap().push(request.options.may_have_run);
             if self.is_out_of_reach {
                 return Err(out_of_reach("no way".to_owned()));
+            }
+            let home = self.of.as_ref().and_then(|known| known.home.lock().unwrap().clone());
+            if let Some(home) = home.filter(|home| home.region.as_str() != "here") {
+                return Err(elsewhere(&home));
             }
             Ok(stream::iter(Vec::<Result<TurnEvent, Error>>::new()).boxed())
         }
@@ -237,9 +312,11 @@ mod tests {
     }
 
     struct Stage {
+        known: Arc<Known>,
         local: Arc<Invoker>,
         other: Arc<Invoker>,
         home: HomeInvoker,
+        receiver: HomeReceiver,
     }
 
     /// A session at home in `at`, whose region was last heard of so many seconds ago.
@@ -254,23 +331,36 @@ mod tests {
         let mut states = vec![state("here", 0), state("there", silent_for)];
         states.iter_mut().for_each(change);
         let home = at.map(|at| Home { region: RegionId::new(at), epoch: 1, since: None });
-        let local = Arc::new(Invoker::default());
+        let known = Arc::new(Known { home: Mutex::new(home), states, looks: Mutex::new(0) });
+        let local = Arc::new(Invoker { of: Some(known.clone()), ..Invoker::default() });
         let other = Arc::new(Invoker { is_out_of_reach: !reached, ..Invoker::default() });
-        let home = HomeInvoker::new(HomeParts {
+        let parts = || HomeParts {
             here: RegionId::new("here"),
-            regions: Arc::new(Known { home: Mutex::new(home), states }),
+            regions: known.clone(),
             sessions: Arc::new(Memory::new()),
             local: local.clone(),
             elsewhere: BTreeMap::from([(RegionId::new("there"), other.clone() as Arc<dyn AgentInvoker>)]),
             clock: Arc::new(At(now)),
             lease: LEASE,
-        });
-        Stage { local, other, home }
+        };
+        let (home, receiver) = (HomeInvoker::new(parts()), HomeReceiver::new(parts()));
+        Stage { known, local, other, home, receiver }
     }
+
+    type Heard = (Vec<bool>, Vec<bool>, Option<ErrorKind>);
 
     impl Stage {
         /// Who was asked, here and there, and what the caller heard.
-        async fn ask(&self, enqueued_at: Option<i64>) -> (Vec<bool>, Vec<bool>, Option<ErrorKind>) {
+        async fn ask(&self, enqueued_at: Option<i64>) -> Heard {
+            self.heard(&self.home, enqueued_at).await
+        }
+
+        /// The same, of a turn that another region sent here.
+        async fn receive(&self, enqueued_at: Option<i64>) -> Heard {
+            self.heard(&self.receiver, enqueued_at).await
+        }
+
+        async fn heard(&self, asked: &dyn AgentInvoker, enqueued_at: Option<i64>) -> Heard {
             let enqueued_at = enqueued_at.map(Timestamp::from_millis);
             let request = RunRequest {
                 turn: TurnId::new("t"),
@@ -283,7 +373,7 @@ mod tests {
                 input: vec![MessageBody::user_text("hello")],
                 options: RunOptions { enqueued_at, ..RunOptions::default() },
             };
-            let heard = self.home.invoke(request).await.err().map(|error| error.kind);
+            let heard = asked.invoke(request).await.err().map(|error| error.kind);
             (self.local.asked.lock().unwrap().clone(), self.other.asked.lock().unwrap().clone(), heard)
         }
     }
@@ -313,6 +403,46 @@ mod tests {
         assert_eq!(asked(Some("here"), 0).await, Ok(None));
         assert_eq!(asked(Some("there"), 150).await, Err(ErrorKind::NotFound));
         assert_eq!(asked(Some("there"), 151).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_another_region_sends_runs_here_without_a_look_at_the_home() {
+        for at in [None, Some("here")] {
+            let stage = stage(at, 0, |_| {}, true);
+            assert_eq!(stage.receive(None).await, (vec![false], vec![], None));
+            assert_eq!(*stage.known.looks.lock().unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_was_sent_here_takes_its_session_over_from_a_home_that_is_gone_and_is_never_sent_on()
+    {
+        let received = async |silent_for| stage(Some("there"), silent_for, |_| {}, true).receive(None).await;
+        assert_eq!(received(150).await, (vec![false], vec![], Some(ErrorKind::Conflict)));
+        assert_eq!(received(151).await, (vec![false, false], vec![], None));
+        let moved = stage(Some("there"), 151, |_| {}, true);
+        assert_eq!(moved.receive(Some(10_090_000)).await.0, [false, true]);
+        let all_out = stage(Some("there"), 0, |state| state.in_service = false, true);
+        assert_eq!(all_out.receive(None).await.2, Some(ErrorKind::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_was_sent_here_takes_its_session_over_from_a_home_that_is_gone() {
+        let received = async |at, silent_for| {
+            let change = SessionChange {
+                tenant: TenantId::single(),
+                session: SessionKey::new("s"),
+                from: SessionId::new("old"),
+                to: Becomes::Nothing,
+            };
+            let stage = stage(Some(at), silent_for, |_| {}, true);
+            let heard = stage.receiver.change(&change).await.map_err(|error| error.kind);
+            assert!(stage.other.asked.lock().unwrap().is_empty());
+            heard
+        };
+        assert_eq!(received("here", 0).await, Ok(None));
+        assert_eq!(received("there", 150).await, Err(ErrorKind::Conflict));
+        assert_eq!(received("there", 151).await, Ok(None));
     }
 
     #[tokio::test]

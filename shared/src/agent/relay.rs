@@ -39,8 +39,8 @@ async fn answer(app: App, ask: Ask) -> BoxStream<'static, Line> {
         Ask::Resume { tenant, turn } => {
             line(app.agents.resume(&tenant, &turn).await.map(|outcome| TurnEvent::Ended { outcome }))
         }
-        // Whoever asks has looked where it is at home; if it has moved since, the store refuses.
-        Ask::Change(change) => match app.change_here(&change).await {
+        // Whoever asks takes this region for the home; `app.agents` sends nothing on.
+        Ask::Change(change) => match app.change(&change).await {
             Ok(session) => Line::Session { session: Box::new(session) },
             Err(error) => line(Err(error)),
         },

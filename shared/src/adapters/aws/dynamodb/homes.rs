@@ -4,7 +4,7 @@
 //! undo the other.
 
 use super::attrs::Draft;
-use super::heads::{Ancestor, Head, Held, Meta, Segment, View};
+use super::heads::{Ancestor, Found, Head, Held, Meta, Segment, View};
 use super::steps::{Steps, audit_rows};
 use super::table::{Attr, Condition, Item, Key, Query, Write};
 use super::{DynamoStores, heads, keys, turns};
@@ -64,6 +64,19 @@ fn sight() -> Key {
 /// The home that a session's item names.
 pub(super) fn home_of(meta: &Meta) -> Home {
     Home { region: RegionId::new(meta.home.as_str()), epoch: meta.epoch, since: meta.since }
+}
+
+/// A session as a take-over finds it. If nothing of its transcript has arrived, it goes on under a name that every region
+/// would give.
+pub(super) fn seen(found: Found, tenant: &TenantId, session: &SessionKey, now: Timestamp) -> Option<View> {
+    let Found { view, meta, epochs, .. } = found;
+    let meta = meta?;
+    Some(view.unwrap_or_else(|| {
+        let name = chain_hash(&[tenant.as_str(), session.as_str(), &meta.epoch.to_string()]);
+        let id = SessionId::new(name.get(..26).unwrap_or(&name).to_uppercase());
+        // There may be heads of later epochs, of homes that lost the session: no epoch is given twice.
+        View { epochs, ..View::empty(tenant.clone(), session.clone(), meta, id, now) }
+    }))
 }
 
 /// A session in the list of those that a region looks after because another one may have written to them, too.
@@ -247,19 +260,13 @@ impl DynamoRegions {
         now: Timestamp,
     ) -> Result<Option<Home>, StoreError> {
         let found = heads::find(self.stores.core.as_ref(), tenant, session).await?;
-        let meta = found.meta.ok_or(StoreError::NotFound)?;
-        let home = home_of(&meta);
+        let view = seen(found, tenant, session, now).ok_or(StoreError::NotFound)?;
+        let home = home_of(&view.meta);
         if home.region != from.region || home.epoch != from.epoch {
             return Ok(Some(home));
         }
-        let view = found.view.unwrap_or_else(|| {
-            // Nothing of its transcript has arrived: it goes on under a name that every region would give.
-            let name = chain_hash(&[tenant.as_str(), session.as_str(), &meta.epoch.to_string()]);
-            let id = SessionId::new(name.get(..26).unwrap_or(&name).to_uppercase());
-            View::empty(tenant.clone(), session.clone(), meta.clone(), id, now)
-        });
         let taken = self.taken(&view, now).await?;
-        let epoch = Attr::Number(i64::try_from(meta.epoch).unwrap_or(i64::MAX));
+        let epoch = Attr::Number(i64::try_from(view.meta.epoch).unwrap_or(i64::MAX));
         let writes = vec![
             Write::Put(taken.meta_item(), Condition::Is("epoch", epoch)),
             Write::Put(taken.head_item()?, Condition::Absent),
@@ -331,11 +338,12 @@ impl Regions for DynamoRegions {
     }
 
     async fn reconcile(&self, now: Timestamp, limit: usize) -> Result<Vec<Reconciled>, StoreError> {
-        for state in self.states().await? {
+        let states = self.states().await?;
+        for state in &states {
             if !state.is_here && state.is_gone(now, self.lease) {
                 self.stores.adopt_jobs(state.region.as_str(), now, limit).await?;
             }
         }
-        self.reconcile_watched(now, limit).await
+        self.reconcile_watched(&states, now, limit).await
     }
 }

@@ -4,6 +4,9 @@
 //! put away, the lineage that was put away with it. Each late turn is brought to one visible outcome: it is copied behind
 //! the present transcript, or, if it is visible already, left where it is. What an old home wrote is never changed. A reset
 //! by a home that had lost the session is undone: its turns were accepted, and are late like any others.
+//!
+//! That is the present home's work. If it is gone, an old home that has something late takes the session over: the home may
+//! have been lost for good before it knew of that.
 
 use super::attrs::{Draft, to_json};
 use super::heads::{self, Head, Held, View};
@@ -18,7 +21,7 @@ use crate::audit::NewAudit;
 use crate::clock::Timestamp;
 use crate::error::{Error, StoreError};
 use crate::id::{PrincipalId, TurnId};
-use crate::region::{Reconciled, Verdict};
+use crate::region::{Reconciled, RegionState, Regions, Verdict};
 use crate::session::Idempotency;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -41,6 +44,14 @@ const FIRST: &str = "S#";
 /// Most steps that one transaction copies: they, and what the larger ones go on in, are items of it.
 const MOST_STEPS: usize = 40;
 
+/// What a look knows of the regions.
+struct Sight<'s> {
+    states: &'s [RegionState],
+    /// Since when all of them have been in sight.
+    since: Timestamp,
+    now: Timestamp,
+}
+
 /// Late steps of one turn, as they follow each other.
 struct Group {
     turn: TurnId,
@@ -61,10 +72,11 @@ impl DynamoRegions {
     /// See [`crate::region::Regions::reconcile`].
     pub(super) async fn reconcile_watched(
         &self,
+        states: &[RegionState],
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Reconciled>, StoreError> {
-        let in_sight_since = self.all_in_sight_since().await?;
+        let sight = Sight { states, since: self.all_in_sight_since().await?, now };
         let list = homes::watched_by(&self.stores.here.region);
         let begin = self.look_begins().await?;
         let mut next = Some(begin.clone());
@@ -83,7 +95,7 @@ impl DynamoRegions {
                 break;
             }
             looks -= some.len();
-            let looked_after = stream::iter(some).map(|entry| self.looked_after(entry, in_sight_since, now));
+            let looked_after = stream::iter(some).map(|entry| self.looked_after(entry, &sight));
             let found: Vec<Vec<Reconciled>> = looked_after.buffered(AT_ONCE).collect().await;
             all.extend(found.into_iter().flatten());
         }
@@ -104,9 +116,9 @@ impl DynamoRegions {
 
     /// What was settled of one session. What fails there is no reason to leave the others as they are; it is tried again
     /// at the next look.
-    async fn looked_after(&self, entry: Item, in_sight_since: Timestamp, now: Timestamp) -> Vec<Reconciled> {
+    async fn looked_after(&self, entry: Item, sight: &Sight<'_>) -> Vec<Reconciled> {
         let mut settled = Vec::new();
-        if let Err(error) = self.look_after(&entry, in_sight_since, now, &mut settled).await {
+        if let Err(error) = self.look_after(&entry, sight, &mut settled).await {
             let session = entry.key.sort;
             tracing::error!(target: "error", { session, cause = Error::from(error).cause() }, "late turns of a session cannot be reconciled");
         }
@@ -117,22 +129,37 @@ impl DynamoRegions {
     async fn look_after(
         &self,
         entry: &Item,
-        in_sight_since: Timestamp,
-        now: Timestamp,
+        sight: &Sight<'_>,
         all: &mut Vec<Reconciled>,
     ) -> Result<(), StoreError> {
+        let now = sight.now;
         let Some((tenant, session)) = keys::session_of(&entry.key.sort) else { return Ok(()) };
         let since = entry.time("since")?;
         let as_read = || Condition::Is("since", Attr::Number(since.as_millis()));
         let forget = || vec![Write::Delete(entry.key.clone(), as_read())];
         let core = self.stores.core.as_ref();
-        let view = heads::find(core, &tenant, &session).await?.view;
-        let Some(view) = view.filter(|view| view.meta.home == self.stores.here.region) else {
-            // Deleted, or its new home looks after it.
+        let mut done: BTreeMap<String, u64> = entry.opt_json("done")?.unwrap_or_default();
+        let found = heads::find(core, &tenant, &session).await?;
+        let Some(view) = homes::seen(found, &tenant, &session, now) else {
+            // Deleted.
             self.stores.wrote(forget()).await?;
             return Ok(());
         };
-        let mut done: BTreeMap<String, u64> = entry.opt_json("done")?.unwrap_or_default();
+        let home = homes::home_of(&view.meta);
+        if view.meta.home != self.stores.here.region {
+            // Its new home looks after it, as long as it is there.
+            if self.is_left_behind(view, &done, sight).await? {
+                let taken = self.take_over(&tenant, &session, &home, now).await?;
+                tracing::warn!(target: "operation", { session.key = %session, from = %home.region, home = %taken.region, epoch = taken.epoch }, "session taken over");
+                let entry = core.get(&entry.key).await?;
+                if let Some(entry) = entry.filter(|_| taken.region.as_str() == self.stores.here.region) {
+                    return Box::pin(self.look_after(&entry, sight, all)).await;
+                }
+            } else if home.since.unwrap_or(since).max(sight.since) + WATCH < now {
+                self.stores.wrote(forget()).await?;
+            }
+            return Ok(());
+        }
         let known = done.clone();
         // No other home has written to it yet.
         let old =
@@ -141,7 +168,7 @@ impl DynamoRegions {
         if done != known {
             let entry = Draft::new(entry.key.clone()).time("since", since).text("done", to_json(&done)?);
             self.stores.wrote(vec![Write::Put(entry.item(), as_read())]).await?;
-        } else if settled.as_ref().is_ok_and(|is_all| *is_all) && since.max(in_sight_since) + WATCH < now {
+        } else if settled.as_ref().is_ok_and(|is_all| *is_all) && since.max(sight.since) + WATCH < now {
             // Nothing of their homes is under way any more, so that nothing newer can be overwritten.
             for item in old.due {
                 let as_read = Condition::Is("v", Attr::Text(item.text("v")?.to_owned()));
@@ -150,6 +177,48 @@ impl DynamoRegions {
             self.stores.wrote(forget()).await?;
         }
         settled.map(|_| ())
+    }
+
+    /// Whether the session's home is gone, and a late turn stands here that nobody would settle: perhaps it is known to
+    /// no other region that is left, and nobody asks for the session again.
+    async fn is_left_behind(
+        &self,
+        mut view: View,
+        done: &BTreeMap<String, u64>,
+        sight: &Sight<'_>,
+    ) -> Result<bool, StoreError> {
+        let home = view.meta.home.as_str();
+        let is_gone =
+            |state: &RegionState| state.region.as_str() == home && state.is_gone(sight.now, self.lease);
+        let is_out_of_service = |state: &RegionState| state.is_here && !state.in_service;
+        let may_be_taken = sight.states.iter().any(is_gone) && !sight.states.iter().any(is_out_of_service);
+        if !may_be_taken || view.epochs == [view.head.epoch] {
+            return Ok(false);
+        }
+        // What the home had at work ends with it. Of that turn nothing may have arrived, so that no sweep finds it.
+        view.head.held = view.head.held.filter(|held| held.until > sight.now);
+        let core = self.stores.core.as_ref();
+        let old = pasts::old(core, &view).await?;
+        let mut visible = None;
+        for head in &old.heads {
+            let seen = done.get(&place(head)).copied().unwrap_or_default();
+            for group in self.late_steps(&view, &old.pasts, head, seen).await?.0 {
+                if visible.is_none() {
+                    visible = Some(turns::accepted(core, &view).await?);
+                }
+                let (turn, visible) = (group.turn.clone(), visible.get_or_insert_default());
+                let is_left = match self.ruling(&view, &old.heads, head, visible, group, sight.now).await? {
+                    Ruling::Bring(_) => true,
+                    // Unless the home has said by which one before it was gone.
+                    Ruling::Supersede(Some(_)) => turns::find(core, &view.tenant, &turn).await?.is_none(),
+                    Ruling::Supersede(None) | Ruling::Wait => false,
+                };
+                if is_left {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Settles what can be settled of a session, noting in `done` up to where; whether that is all.
@@ -165,7 +234,7 @@ impl DynamoRegions {
         let mut is_all = true;
         let mut visible = None;
         for head in &old.heads {
-            let place = format!("{}#{}", head.epoch, head.id);
+            let place = place(head);
             let seen = done.get(&place).copied().unwrap_or_default();
             let (groups, is_whole) = self.late_steps(&view, &old.pasts, head, seen).await?;
             is_all &= is_whole;
@@ -453,6 +522,11 @@ fn batches(steps: Vec<StoredStep>) -> Result<Vec<Vec<(Timestamp, Body)>>, StoreE
     }
     batches.push(batch);
     Ok(batches)
+}
+
+/// Under which name it is noted up to where an old transcript is settled.
+fn place(head: &Head) -> String {
+    format!("{}#{}", head.epoch, head.id)
 }
 
 /// Where it is noted, in this region only, where the next look begins.
