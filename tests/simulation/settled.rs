@@ -61,10 +61,8 @@ pub(super) async fn survive(
     let region = there[usize::try_from(dice.below(2)).expect("below 2") % there.len()];
     let mut report = rest(world, clients, &there).await;
     if report.is_empty() {
-        // Where they began, whether anybody asks for their sessions again or not.
-        for region in &there {
-            outcomes(world, *region, &begun(world, told, &[*region]), &mut report).await;
-        }
+        // Whether anybody asks for their sessions again or not.
+        own_outcomes(world, &there, told, &mut report).await;
     }
     if report.is_empty() {
         sessions_go_on(world, region, "alone", told, &mut report).await;
@@ -73,7 +71,7 @@ pub(super) async fn survive(
         report = rest(world, clients, &there).await;
     }
     if report.is_empty() {
-        outcomes(world, region, &begun(world, told, &there), &mut report).await;
+        own_outcomes(world, &there, told, &mut report).await;
     }
     for line in &mut report {
         *line = format!("without {lost:?}: {line}");
@@ -81,11 +79,22 @@ pub(super) async fn survive(
     report
 }
 
-/// The turns that began in one of these regions.
-fn begun(world: &World, told: &Mutex<Told>, regions: &[usize]) -> Told {
-    let mut told = told.lock().expect("no panic").clone();
-    told.accepted.retain(|turn, _| regions.iter().any(|region| has_begun(world, *region, turn)));
-    told
+/// Each turn that began in one of these regions has an outcome in one of them. Not in each: it may stand behind something, or
+/// have come to the outcome of another turn, that a lost region told only one of them.
+async fn own_outcomes(world: &World, regions: &[usize], told: &Mutex<Told>, report: &mut Report) {
+    let told = told.lock().expect("no panic").clone();
+    for (turn, ask) in &told.accepted {
+        if !regions.iter().any(|region| has_begun(world, *region, turn)) {
+            continue;
+        }
+        let mut seen = Vec::new();
+        for region in regions {
+            seen.extend(without_outcome(world, *region, turn, ask).await);
+        }
+        if seen.len() == regions.len() {
+            report.extend(seen);
+        }
+    }
 }
 
 /// Whether a turn has begun in a region, and not only arrived there.
@@ -205,23 +214,27 @@ pub(super) async fn check(world: &Arc<World>, all_told: &Mutex<Told>, dice: &Dic
     report
 }
 
-/// Each accepted turn has an outcome. A hook's is looked for as its sender does: its job may be dead.
+/// Each accepted turn has an outcome.
 async fn outcomes(world: &World, region: usize, told: &Told, report: &mut Report) {
-    let app = world.at(region).app;
     for (turn, ask) in &told.accepted {
-        let status = if ask.is_hook {
-            let path = format!("/v1/sessions/{}/turns/{turn}", ask.session_key());
-            let answer = world.ask(region, "GET", &path, &[], String::new()).await;
-            answer.map(|answer| answer.json()["status"].clone()).unwrap_or_default()
-        } else {
-            let found = app.stores.sessions.turn(&TenantId::single(), &TurnId::new(turn.as_str())).await;
-            let outcome = found.expect("a turn").and_then(|turn| turn.outcome);
-            serde_json::to_value(outcome).expect("an outcome")["status"].clone()
-        };
-        if !["done", "failed", "parked"].iter().any(|word| status == *word) {
-            report.push(format!("the turn {turn} of {ask:?} is seen in {} as {status}", NAMES[region]));
-        }
+        report.extend(without_outcome(world, region, turn, ask).await);
     }
+}
+
+/// What is seen of a turn, if that is no outcome. A hook's is looked for as its sender does: its job may be dead.
+async fn without_outcome(world: &World, region: usize, turn: &str, ask: &Ask) -> Option<String> {
+    let status = if ask.is_hook {
+        let path = format!("/v1/sessions/{}/turns/{turn}", ask.session_key());
+        let answer = world.ask(region, "GET", &path, &[], String::new()).await;
+        answer.map(|answer| answer.json()["status"].clone()).unwrap_or_default()
+    } else {
+        let sessions = world.at(region).app.stores.sessions;
+        let found = sessions.turn(&TenantId::single(), &TurnId::new(turn)).await;
+        let outcome = found.expect("a turn").and_then(|turn| turn.outcome);
+        serde_json::to_value(outcome).expect("an outcome")["status"].clone()
+    };
+    let is_seen = ["done", "failed", "parked"].iter().any(|word| status == *word);
+    (!is_seen).then(|| format!("the turn {turn} of {ask:?} is seen in {} as {status}", NAMES[region]))
 }
 
 /// Whoever asks again with a key gets the one outcome of that key.

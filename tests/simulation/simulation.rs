@@ -5,7 +5,7 @@
 //! what it broke. Afterwards, if a region is lost, the others go on as if it never came back:
 //!
 //! - They come to rest, and each session takes a further turn, in whichever of them it is asked for.
-//! - Every turn that one of them accepted has an outcome: there, and as soon as its session is asked for, in all of them.
+//! - Every turn that one of them accepted has an outcome, which at least one of them shows.
 //!
 //! Then everything is healed and left to settle, and holds, whatever happened:
 //!
@@ -20,7 +20,8 @@
 //!
 //! Not a failure, because no installation whose regions do not wait for each other can promise it:
 //!
-//! - While a region is lost, the last things that it wrote are missing elsewhere. They turn up when it returns.
+//! - While a region is lost, the last things that it wrote are missing elsewhere, perhaps in one of the others only. They
+//!   turn up when it returns.
 //! - While two regions cannot see each other, two clients that ask with one key on both sides get two answers, and a
 //!   tool may run for each. One of the answers stays. The same hook sent to both sides is two requests, too.
 //! - A turn that goes on in another region may ask the model again for what it had been told.
