@@ -36,6 +36,11 @@ fn static_name(definition: &str) -> String {
 /// A reference to a schema.
 fn reference(schema: &Value) -> Result<String, Box<dyn Error>> {
     let schema = schema.as_object().ok_or_else(|| format!("{schema} is no schema"))?;
+    // A reference is all that its schema says.
+    let beside = |word: &String| !matches!(word.as_str(), "$ref" | "description" | "default");
+    if schema.contains_key("$ref") && schema.keys().any(beside) {
+        return Err(format!("{schema:?} says more than the definition that it refers to").into());
+    }
     match schema.get("$ref").map(|to| to.as_str().and_then(|to| to.strip_prefix("#/$defs/"))) {
         Some(Some(name)) => Ok(format!("&{}", static_name(name))),
         Some(None) => Err(format!("{schema:?} refers to something else than a definition").into()),

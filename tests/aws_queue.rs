@@ -54,7 +54,7 @@ impl Lab {
     /// Another region's queue over the same table, and its rows.
     async fn in_another_region(&self) -> (SqsJobQueue, DynamoStores) {
         let regions = ["eu-central-1", "ap-northeast-1"].map(str::to_owned).to_vec();
-        let here = Here { region: "ap-northeast-1".to_owned(), ordinal: 1, regions };
+        let here = Here { region: "ap-northeast-1".to_owned(), ordinal: 1, places: regions };
         let rows = DynamoStores::new(self.core.clone(), self.core.clone(), here);
         let queue_url = self.server.queue().await;
         let config = self.server.client().config().clone();

@@ -166,6 +166,7 @@ suites! {
         a_session_may_have_the_longest_name_of_any_characters,
         listings_are_filtered,
         interrupted_turns_are_found_in_every_tenant_oldest_first,
+        interrupted_turns_that_were_resumed_in_vain_hide_no_others,
         an_interrupted_turn_says_how_often_it_was_resumed_since_its_last_step,
         parked_turns_are_found_newest_first,
         a_reset_gives_an_empty_transcript,

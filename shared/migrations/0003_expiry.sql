@@ -1,6 +1,7 @@
--- Idempotency records and jobs that are done are forgotten after a while. What stands here already gets the times that it
--- would have had: 30 days after a turn was accepted or a claim ran out, 14 days after the last delivery of a job.
-ALTER TABLE idempotency ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 0;
+-- Idempotency records and jobs that are done are forgotten after a while: what stands here already, 30 days after a turn was
+-- accepted or a claim ran out, 14 days after the last delivery of a job. What a process of the version before writes while
+-- it still runs is kept for good.
+ALTER TABLE idempotency ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 9223372036854775807;
 UPDATE idempotency SET expires_at = 2592000000 + COALESCE(claimed_until, (
   SELECT turns.accepted_at FROM turns
   WHERE turns.tenant = idempotency.tenant AND turns.id = idempotency.turn_id), 0);

@@ -244,26 +244,21 @@ fn wire(
             Arc::new(Runner::with_deadline(parts, deadline.clone()))
         }
     };
-    let regions: Option<Arc<dyn Regions>> = (cloud.regions.len() > 1).then(|| {
+    let regions: Option<Arc<dyn Regions>> = cloud.is_one_of_several().then(|| {
         Arc::new(DynamoRegions::new(rows, Arc::clone(&ids), config.turns.lease)) as Arc<dyn Regions>
     });
     let agents = match &regions {
         Some(regions) => {
-            let invoker = |region: &String| {
+            let invoker = |region: &str| {
                 let invoker = LambdaInvoker::new(aws, region, &cloud.agent_function);
-                (RegionId::new(region.as_str()), Arc::new(invoker) as Arc<dyn AgentInvoker>)
+                (RegionId::new(region), Arc::new(invoker) as Arc<dyn AgentInvoker>)
             };
             let parts = HomeParts {
                 here: RegionId::new(cloud.region.as_str()),
                 regions: Arc::clone(regions),
                 sessions: Arc::clone(&stores.sessions),
                 local: agents,
-                elsewhere: cloud
-                    .regions
-                    .iter()
-                    .filter(|region| **region != cloud.region)
-                    .map(invoker)
-                    .collect(),
+                elsewhere: cloud.regions().filter(|region| *region != cloud.region).map(invoker).collect(),
                 clock: Arc::clone(&clock),
                 lease: config.turns.lease,
             };
@@ -292,7 +287,7 @@ fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, Dy
     let aws = &aws.to_builder().timeout_config(times.operation_attempt_timeout(ATTEMPT).build()).build();
     let client = aws_sdk_dynamodb::Client::new(aws);
     let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-    let here = Here { region: cloud.region.clone(), ordinal: cloud.ordinal, regions: cloud.regions.clone() };
+    let here = Here { region: cloud.region.clone(), ordinal: cloud.ordinal, places: cloud.places.clone() };
     let rows = DynamoStores::new(table(&cloud.core_table), table(&cloud.local_table), here);
     let queue =
         Arc::new(SqsJobQueue::new(rows.clone(), aws_sdk_sqs::Config::new(aws), &cloud.queue_url, GRACE));

@@ -126,6 +126,9 @@ pub trait Regions: Send + Sync {
 
     /// Looks through the sessions that changed their home to here and brings up to `limit` late turns to one visible
     /// outcome each. A turn that has not ended is left interrupted on its session, for the sweep.
+    ///
+    /// Takes over here, too, what nobody else goes on with: due jobs of regions that are gone, and sessions whose later home
+    /// is gone without having heard of a late turn.
     async fn reconcile(&self, now: Timestamp, limit: usize) -> Result<Vec<Reconciled>, StoreError>;
 }
 

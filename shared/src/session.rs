@@ -87,8 +87,8 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// How long a key is remembered: 30 days. Whoever asks again for somebody else is a queue, and the longest that SQS
-    /// keeps a message is 14 days, and as long again among the dead letters.
+    /// How long a key is remembered: 30 days. Whoever asks again for somebody else is a queue, and SQS keeps a message
+    /// for 14 days at most, those among the dead letters included.
     ///
     /// From then on the key is free, whatever became of the request. Nothing that may come later rests on its record:
     ///
@@ -299,10 +299,23 @@ pub struct Interrupted {
 }
 
 impl Interrupted {
-    /// The order in which they are found: accepted first; ties by tenant and id.
-    pub fn by_acceptance(one: &Self, other: &Self) -> Ordering {
-        let place = |found: &Self| (found.turn.accepted_at, found.turn.tenant.clone(), found.turn.id.clone());
-        place(one).cmp(&place(other))
+    /// Resumptions in vain from which on a turn is a suspect: it may be what its process dies of. The first may have been
+    /// taken along by another one's end.
+    pub const SUSPECT_FROM: u32 = 2;
+
+    /// Whether it may be what its process dies of.
+    pub const fn is_suspect(&self) -> bool {
+        self.tries >= Self::SUSPECT_FROM
+    }
+
+    /// The order in which they are found: suspects last, so that many of them hide no sound one; then by acceptance; ties
+    /// by tenant and id.
+    pub fn in_order(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+
+    fn place(&self) -> (bool, Timestamp, &TenantId, &TurnId) {
+        (self.is_suspect(), self.turn.accepted_at, &self.turn.tenant, &self.turn.id)
     }
 }
 

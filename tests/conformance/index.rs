@@ -6,7 +6,9 @@ use shared::audit::AuditFilter;
 use shared::error::StoreError;
 use shared::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
 use shared::message::ToolCall;
-use shared::session::{Begun, Lease, NewTurn, Parked, SessionFilter, Step, Turn, TurnOutcome, Window};
+use shared::session::{
+    Begun, Interrupted, Lease, NewTurn, Parked, SessionFilter, Step, Turn, TurnOutcome, Window,
+};
 
 fn key(text: &str) -> SessionKey {
     SessionKey::new(text)
@@ -121,6 +123,27 @@ pub(crate) async fn interrupted_turns_are_found_in_every_tenant_oldest_first(sto
     assert_eq!(ids(&left), ["t2", "t1"]);
     let stored = stores.sessions.turn(&tenant(), &TurnId::new("t2")).await.expect("a turn");
     assert_eq!(Some(&left[0]), stored.as_ref());
+}
+
+pub(crate) async fn interrupted_turns_that_were_resumed_in_vain_hide_no_others(stores: &Stores) {
+    let suspects: Vec<String> = (0..9).map(|number| format!("suspect {number}")).collect();
+    for (id, accepted) in suspects.iter().zip(1..) {
+        let turn = new_turn(id, id);
+        start(stores, &turn, accepted, 100).await;
+        for _ in 0..Interrupted::SUSPECT_FROM {
+            let begun = stores.sessions.begin(&turn, at(100), at(100)).await.expect("a verdict");
+            assert!(matches!(begun, Begun::Resumed { .. }), "{begun:?}");
+        }
+    }
+    start(stores, &new_turn("sound 1", "sound 1"), 50, 100).await;
+    start(stores, &new_turn("sound 2", "sound 2"), 60, 100).await;
+    for (limit, expected) in
+        [(2, ["sound 1", "sound 2"].as_slice()), (4, &["sound 1", "sound 2", "suspect 0", "suspect 1"])]
+    {
+        let found = stores.index.interrupted(at(110), limit).await.expect("a listing");
+        let found: Vec<&str> = found.iter().map(|found| found.turn.id.as_str()).collect();
+        assert_eq!(found, expected);
+    }
 }
 
 pub(crate) async fn an_interrupted_turn_says_how_often_it_was_resumed_since_its_last_step(stores: &Stores) {

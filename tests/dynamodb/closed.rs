@@ -15,7 +15,7 @@ const MINUTE: i64 = 60_000;
 
 fn region(lab: &Lab, name: &str, ordinal: u64, regions: &[&str]) -> (Stores, DynamoRegions) {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
-    let here = Here { region: name.to_owned(), ordinal, regions };
+    let here = Here { region: name.to_owned(), ordinal, places: regions };
     let rows = DynamoStores::new(Arc::new(lab.core.clone()), Arc::new(lab.local.clone()), here);
     let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
     (stores_of(&Arc::new(rows)), regions)

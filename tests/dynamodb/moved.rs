@@ -17,7 +17,7 @@ const NAMES: [&str; 2] = ["us-east-1", "eu-central-1"];
 
 fn region(lab: &Lab, number: usize, core: Arc<dyn Table>) -> (Stores, DynamoRegions) {
     let (region, regions) = (NAMES[number].to_owned(), NAMES.map(str::to_owned).to_vec());
-    let here = Here { region, ordinal: number as u64, regions };
+    let here = Here { region, ordinal: number as u64, places: regions };
     let rows = DynamoStores::new(core, Arc::new(lab.local.clone()), here);
     let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
     (stores_of(&Arc::new(rows)), regions)

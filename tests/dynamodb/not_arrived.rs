@@ -19,7 +19,7 @@ const DAY: i64 = 24 * 60 * 60 * 1_000;
 /// The stores of a region that lives, and its look after the others.
 fn elsewhere(core: Arc<dyn Table>, lab: &Lab) -> (Stores, DynamoRegions) {
     let regions = [LOST, "ap-northeast-1"].map(str::to_owned).to_vec();
-    let here = Here { region: "ap-northeast-1".to_owned(), ordinal: 1, regions };
+    let here = Here { region: "ap-northeast-1".to_owned(), ordinal: 1, places: regions };
     let rows = DynamoStores::new(core, Arc::new(lab.local.clone()), here);
     let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
     (stores_of(&Arc::new(rows)), regions)

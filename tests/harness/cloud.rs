@@ -86,7 +86,7 @@ impl Account {
         let queue_url = sqs.queue().await;
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
         let names: Vec<String> = regions.iter().map(|name| (*name).to_owned()).collect();
-        let here = Here { region: names[0].clone(), ordinal: 0, regions: names };
+        let here = Here { region: names[0].clone(), ordinal: 0, places: names };
         let rows = DynamoStores::new(table(&core), table(&local_of(regions[0])), here);
         let jobs =
             SqsJobQueue::new(rows.clone(), sqs.client().config().clone(), queue_url.as_str(), Duration::ZERO);

@@ -114,7 +114,7 @@ pub fn client(endpoint: &str) -> Client {
 
 /// The only region of most tests.
 pub fn here() -> Here {
-    Here { region: "eu-central-1".to_owned(), ordinal: 0, regions: vec!["eu-central-1".to_owned()] }
+    Here { region: "eu-central-1".to_owned(), ordinal: 0, places: vec!["eu-central-1".to_owned()] }
 }
 
 /// Empty stores of DynamoDB (emulated).

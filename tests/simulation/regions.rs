@@ -398,7 +398,7 @@ pub(super) fn stores(
     let core: Arc<dyn Table> = RegionTable::new(tables, region, Which::Core, life);
     let local: Arc<dyn Table> = RegionTable::new(tables, region, Which::Local, life);
     let names = NAMES.map(str::to_owned).to_vec();
-    let here = Here { region: NAMES[region].to_owned(), ordinal: region as u64, regions: names };
+    let here = Here { region: NAMES[region].to_owned(), ordinal: region as u64, places: names };
     let stores = DynamoStores::new(core, local, here);
     let regions = DynamoRegions::new(stores.clone(), ids, Duration::from_secs(90));
     (stores_of(&Arc::new(stores)), Arc::new(regions))

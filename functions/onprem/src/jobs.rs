@@ -127,7 +127,7 @@ async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result
         }
         Err(StoreError::Elsewhere { region }) => {
             return Err(Fault::new(format!(
-                "the job {id} belongs to the region {region}: redrive it there, with AWS_REGION={region}; if that region is lost, evacuate it first"
+                "the job {id} belongs to the region {region}: redrive it there, with AWS_REGION={region}. If that region is lost, evacuate it first; if it is evacuated, part of the job was never replicated, and it waits for that region"
             )));
         }
         Err(error) => return Err(error.into()),

@@ -53,7 +53,7 @@ async fn open(environment: &str) -> Result<(Stores, DynamoStores), String> {
         host_roots: true,
         queue_url: found.queue_url.unwrap_or_default(),
         agent_function: format!("reef-{environment}-agent-invoke:live"),
-        regions: vec![region.clone()],
+        places: vec![region.clone()],
         ordinal: 0,
         region,
         metrics_namespace: None,

@@ -1,10 +1,9 @@
 //! What the environment tells a function: where it runs, and the names of what its stack made for it.
 
 use super::{Env, Problems};
+use crate::region::MOST_REGIONS;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-
-/// Most regions that one installation can have: a region's place in the list is kept in four bits of each epoch.
-const MAX_REGIONS: usize = 16;
 
 /// The environment variables that a function reads for itself, apart from those that the settings file names. The stack sets
 /// those without a default: tables, queue, bucket and function.
@@ -33,9 +32,10 @@ const SETTINGS: &str = "/opt/openclaw.json";
 pub struct CloudConfig {
     /// The region, e.g. `eu-central-1`: the one that the platform names, unless `REEF_REGION` does.
     pub region: String,
-    /// All regions of the installation.
-    pub regions: Vec<String>,
-    /// The place of this region in the list that was given, for good: it is part of what the region has written.
+    /// The regions of the installation in the order in which they were added, [`CLOSED`] in the place of each that was
+    /// closed.
+    pub places: Vec<String>,
+    /// The place of this region among them, for good: it is part of what the region has written.
     pub ordinal: u64,
     /// The table that is the same in every region.
     pub core_table: String,
@@ -60,6 +60,16 @@ pub struct CloudConfig {
 }
 
 impl CloudConfig {
+    /// The regions that were not closed, this one among them.
+    pub fn regions(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().map(String::as_str).filter(|name| *name != CLOSED)
+    }
+
+    /// Whether there are other regions, or were: what a closed one wrote is taken over.
+    pub fn is_one_of_several(&self) -> bool {
+        self.places.len() > 1
+    }
+
     /// Reads the environment.
     ///
     /// # Errors
@@ -93,17 +103,15 @@ impl CloudConfig {
             None => vec![region.clone()],
         };
         let ordinal = places.iter().zip(0..).find_map(|(name, place)| (*name == region).then_some(place));
-        let regions: Vec<String> = places.iter().filter(|name| *name != CLOSED).cloned().collect();
-        let mut sorted = regions.clone();
-        sorted.sort();
-        sorted.dedup();
-        if places.len() > MAX_REGIONS || sorted.len() < regions.len() || regions.iter().any(String::is_empty)
-        {
+        let regions: Vec<&String> = places.iter().filter(|name| *name != CLOSED).collect();
+        let different: BTreeSet<_> = regions.iter().collect();
+        let is_too_long = u64::try_from(places.len()).is_ok_and(|length| length > MOST_REGIONS);
+        if is_too_long || different.len() < regions.len() || regions.iter().any(|name| name.is_empty()) {
             problems.add(
                 "REEF_REGIONS",
-                format!("must be 1 to {MAX_REGIONS} different regions with commas between, e.g. \"us-east-1,eu-central-1\""),
+                format!("must be 1 to {MOST_REGIONS} different regions with commas between, e.g. \"us-east-1,eu-central-1\""),
             );
-        } else if !region.is_empty() && !regions.contains(&region) {
+        } else if !region.is_empty() && !regions.contains(&&region) {
             problems.add(
                 "REEF_REGIONS",
                 format!("does not hold this function's own region {region}; add it at the end"),
@@ -122,7 +130,7 @@ impl CloudConfig {
         if problems.is_empty() {
             Ok(Self {
                 region,
-                regions,
+                places,
                 ordinal: ordinal.unwrap_or_default(),
                 core_table,
                 local_table,
@@ -175,7 +183,7 @@ mod tests {
     fn what_the_stack_sets_is_enough() {
         let expected = CloudConfig {
             region: "eu-central-1".to_owned(),
-            regions: vec!["eu-central-1".to_owned()],
+            places: vec!["eu-central-1".to_owned()],
             ordinal: 0,
             core_table: "reef-core".to_owned(),
             local_table: "reef-local".to_owned(),
@@ -194,14 +202,24 @@ mod tests {
     #[test]
     fn a_regions_place_in_the_list_is_its_ordinal() {
         let config = read(&with(&[("REEF_REGIONS", "us-east-1, eu-central-1,ap-northeast-1")])).unwrap();
-        assert_eq!((config.ordinal, config.regions.len()), (1, 3));
+        assert_eq!((config.ordinal, config.places.len()), (1, 3));
     }
 
     #[test]
     fn a_closed_region_keeps_its_place() {
         let config = read(&with(&[("REEF_REGIONS", "closed,closed, eu-central-1,ap-northeast-1")])).unwrap();
-        let left = ["eu-central-1", "ap-northeast-1"].map(str::to_owned);
-        assert_eq!((config.ordinal, config.regions.as_slice()), (2, left.as_slice()));
+        assert_eq!((config.ordinal, config.places.len()), (2, 4));
+        assert_eq!(config.regions().collect::<Vec<_>>(), ["eu-central-1", "ap-northeast-1"]);
+        // What the closed ones wrote is for the last one to take over.
+        for (list, expected) in
+            [("eu-central-1,closed", true), ("closed,eu-central-1", true), ("eu-central-1", false)]
+        {
+            assert_eq!(
+                read(&with(&[("REEF_REGIONS", list)])).unwrap().is_one_of_several(),
+                expected,
+                "{list}"
+            );
+        }
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub(super) fn fingerprint(route: &str, headers: &HeaderMap, body: &[u8]) -> Stri
 }
 
 /// What the same request is answered when its first try was begun and never answered.
-pub(super) enum Interrupted {
+pub(super) enum CutShort {
     /// It is done again: under [`id_of`] the key that is the same.
     Again,
     /// This, for good: a second try might do it twice.
@@ -119,7 +119,7 @@ pub(super) enum Interrupted {
 ///
 /// The key is claimed for `hold`, which `work` should not outlast. A failure that can pass gives the claim back; any
 /// other failure is an answer like others. If the process dies or the caller leaves meanwhile, the key is busy until
-/// the claim runs out, and then answered as `interrupted` says.
+/// the claim runs out, and then answered as `cut_short` says.
 ///
 /// # Errors
 /// 409 while the same key is at work, 422 when it was used for something else, and those of `work`.
@@ -128,7 +128,7 @@ pub(super) async fn once(
     caller: &Caller,
     idempotency: Option<Idempotency>,
     hold: Duration,
-    interrupted: Interrupted,
+    cut_short: CutShort,
     work: impl Future<Output = Result<Answer, ApiError>>,
 ) -> Result<Response, ApiError> {
     let Some(idempotency) = idempotency else { return Ok(to_response(work.await?)) };
@@ -138,7 +138,7 @@ pub(super) async fn once(
     match answers.claim(&key, now, now + hold).await? {
         Claim::Claimed => {}
         Claim::Abandoned => {
-            if let Interrupted::Parked(error) = interrupted {
+            if let CutShort::Parked(error) = cut_short {
                 answers.store(&key, &error.to_answer(), now).await?;
                 return Err(error);
             }
@@ -185,7 +185,7 @@ pub(super) async fn redo(
     idempotency: Option<Idempotency>,
     work: impl Future<Output = Result<Answer, ApiError>>,
 ) -> Result<Response, ApiError> {
-    once(gateway, caller, idempotency, gateway.app.config.turns.lease, Interrupted::Again, work).await
+    once(gateway, caller, idempotency, gateway.app.config.turns.lease, CutShort::Again, work).await
 }
 
 fn busy(wait: Duration) -> ApiError {

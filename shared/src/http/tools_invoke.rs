@@ -4,7 +4,7 @@ use super::Gateway;
 use super::auth::Caller;
 use super::body;
 use super::error::ApiError;
-use super::idempotency::Interrupted;
+use super::idempotency::CutShort;
 use super::{idempotency, target};
 use crate::answer::Answer;
 use crate::error::Error;
@@ -142,8 +142,8 @@ async fn run(
         workspace: agent.workspace.clone(),
     };
     let interrupted = match tool.spec().effect {
-        Effect::Once => Interrupted::Parked(ApiError::parked("call", &name).ok_false()),
-        Effect::None | Effect::Idempotent => Interrupted::Again,
+        Effect::Once => CutShort::Parked(ApiError::parked("call", &name).ok_false()),
+        Effect::None | Effect::Idempotent => CutShort::Again,
     };
     let work = call(gateway, tool.as_ref(), &context, &arguments);
     idempotency::once(gateway, caller, idempotency, HOLD, interrupted, work).await

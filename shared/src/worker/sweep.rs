@@ -1,12 +1,14 @@
 //! The sweep: finishes turns that a crash interrupted, gives a region's sign of life, and brings what an old home wrote late
 //! to one outcome.
 //!
-//! A turn may be what its process dies of. Those that were resumed in vain before are suspects: each is resumed without
-//! another one beside it, so that one poisoned turn does not use up the tries of those that are sound.
+//! A turn may be what its process dies of. Those that were resumed in vain before are suspects: each is set going while no
+//! other one is at work, so that one poisoned turn does not use up the tries of those that are sound.
 
 use crate::app::App;
 use crate::error::{Error, ErrorKind};
+use crate::id::{TenantId, TurnId};
 use crate::session::{Interrupted, Turn};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,48 +27,74 @@ const ON_A_SERVER: usize = 64;
 /// Most turns that a function resumes beside each other: each loads its transcript, and a function has 256 MB.
 const IN_A_FUNCTION: usize = 16;
 
-/// How long a function that found many looks for more.
+/// How long a function that found some looks for more.
 const LOOKS_ON: Duration = Duration::from_secs(30);
 
-/// Resumptions in vain from which on a turn is a suspect. The first may have been taken along by another one's end.
-const SUSPECT_FROM: u32 = 2;
+/// How long a server leaves a turn alone that it could not resume: the next ones come first.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+
+/// One turn among those of every tenant.
+type Which = (TenantId, TurnId);
+
+/// A turn that was set going again.
+struct Resumed {
+    which: Which,
+    going: JoinHandle<Went>,
+}
+
+/// How it went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Went {
+    /// It was interrupted indeed, and has its end.
+    Resumed,
+    /// Somebody else was faster, or its home is not gone.
+    NotOurs,
+    /// It stays interrupted.
+    InVain,
+}
 
 /// Sweeps until `stop`: at once at the start, then every second. Turns whose lease still runs come later.
+///
+/// A turn may take minutes, and those that are interrupted meanwhile do not wait for it: a suspect at work may get others
+/// beside it.
 pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
-    let mut resumed: Vec<JoinHandle<bool>> = Vec::new();
+    let mut resumed: Vec<Resumed> = Vec::new();
+    let mut in_vain: BTreeMap<Which, Instant> = BTreeMap::new();
     while !stop.is_cancelled() {
         beat(&app).await;
-        // A turn may take minutes; those that are interrupted meanwhile do not wait for it.
-        resumed.retain(|turn| !turn.is_finished());
-        resumed.extend(
-            resume(&app, &work, ON_A_SERVER - resumed.len().min(ON_A_SERVER), resumed.is_empty()).await,
-        );
+        for turn in resumed.extract_if(.., |turn| turn.going.is_finished()) {
+            if !matches!(turn.going.await, Ok(Went::Resumed | Went::NotOurs)) {
+                in_vain.insert(turn.which, Instant::now());
+            }
+        }
+        in_vain.retain(|_, since| since.elapsed() < LEFT_ALONE);
+        let places = ON_A_SERVER.saturating_sub(resumed.len());
+        let apart = in_vain.keys().cloned().collect();
+        resumed.extend(resume(&app, &work, places, resumed.is_empty(), &apart).await);
         reconcile(&app).await;
         let _ = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
 }
 
 /// The sweep of a function: gives this region's sign of life, then finishes interrupted turns whose session's home is here,
-/// or whose home is gone, and meanwhile brings what an old home wrote late to one outcome. Waits for those turns. Returns
-/// how many it touched.
+/// or whose home is gone, each once, and meanwhile brings what an old home wrote late to one outcome. Waits for those turns.
+/// Returns how many it touched.
 pub async fn once(app: &App, work: &TaskTracker) -> usize {
     let began = Instant::now();
     beat(app).await;
+    let mut had = BTreeSet::new();
     // They come first: their callers wait.
-    let resumed = resume(app, work, IN_A_FUNCTION, true).await;
+    let mut resumed = resume(app, work, IN_A_FUNCTION, true, &had).await;
     let mut touched = reconcile(app).await;
-    let mut taken = all_taken(resumed).await;
-    while taken == IN_A_FUNCTION && began.elapsed() < LOOKS_ON {
-        touched += taken;
-        taken = all_taken(resume(app, work, IN_A_FUNCTION, true).await).await;
+    while !resumed.is_empty() {
+        for turn in resumed {
+            touched += usize::from(matches!(turn.going.await, Ok(Went::Resumed)));
+            had.insert(turn.which);
+        }
+        let is_late = began.elapsed() >= LOOKS_ON;
+        resumed = if is_late { Vec::new() } else { resume(app, work, IN_A_FUNCTION, true, &had).await };
     }
-    touched + taken
-}
-
-/// Waits for turns that were resumed; how many of them were interrupted indeed.
-async fn all_taken(resumed: Vec<JoinHandle<bool>>) -> usize {
-    let ended = futures::future::join_all(resumed).await;
-    ended.into_iter().filter(|taken| matches!(taken, Ok(true))).count()
+    touched
 }
 
 async fn beat(app: &App) {
@@ -77,26 +105,34 @@ async fn beat(app: &App) {
     }
 }
 
-/// Sets up to `places` interrupted turns going again; a suspect only if it `is_alone`. Each says in the end whether it was
-/// interrupted indeed: somebody else may have been faster, or its home is not gone.
-async fn resume(app: &App, work: &TaskTracker, places: usize, is_alone: bool) -> Vec<JoinHandle<bool>> {
+/// Sets up to `places` interrupted turns going again, `apart` from these; a suspect only if it `is_alone`.
+async fn resume(
+    app: &App,
+    work: &TaskTracker,
+    places: usize,
+    is_alone: bool,
+    apart: &BTreeSet<Which>,
+) -> Vec<Resumed> {
     if places == 0 {
         return Vec::new();
     }
-    let found = match app.stores.index.interrupted(app.clock.now(), FOUND_AT_ONCE).await {
+    let found = match app.stores.index.interrupted(app.clock.now(), FOUND_AT_ONCE + apart.len()).await {
         Ok(found) => found,
         Err(error) => {
             tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
             return Vec::new();
         }
     };
+    let which = |turn: &Turn| (turn.tenant.clone(), turn.id.clone());
+    let found = found.into_iter().filter(|found| !apart.contains(&which(&found.turn))).collect();
     let turns = chosen(found, places, is_alone).into_iter();
-    turns.map(|turn| work.spawn(Box::pin(resume_one(app.clone(), turn)))).collect()
+    let going = |turn: &Turn| work.spawn(Box::pin(resume_one(app.clone(), turn.clone())));
+    turns.map(|turn| Resumed { which: which(&turn), going: going(&turn) }).collect()
 }
 
 /// Which of the turns are resumed now.
 fn chosen(found: Vec<Interrupted>, places: usize, is_alone: bool) -> Vec<Turn> {
-    let (suspects, sound): (Vec<_>, Vec<_>) = found.into_iter().partition(|turn| turn.tries >= SUSPECT_FROM);
+    let (suspects, sound): (Vec<_>, Vec<_>) = found.into_iter().partition(Interrupted::is_suspect);
     let chosen = if sound.is_empty() {
         suspects.into_iter().take(usize::from(is_alone)).collect::<Vec<_>>()
     } else {
@@ -105,13 +141,13 @@ fn chosen(found: Vec<Interrupted>, places: usize, is_alone: bool) -> Vec<Turn> {
     chosen.into_iter().map(|interrupted| interrupted.turn).collect()
 }
 
-async fn resume_one(app: App, turn: Turn) -> bool {
+async fn resume_one(app: App, turn: Turn) -> Went {
     match app.agents.resume(&turn.tenant, &turn.id).await {
-        Ok(_) => true,
-        Err(error) if error.kind == ErrorKind::Conflict => false,
+        Ok(_) => Went::Resumed,
+        Err(error) if error.kind == ErrorKind::Conflict => Went::NotOurs,
         Err(error) => {
             tracing::error!(target: "error", { turn.id = %turn.id, error = %error, cause = error.cause() }, "a turn could not be resumed");
-            true
+            Went::InVain
         }
     }
 }

@@ -51,14 +51,16 @@ pub struct Here {
     /// Its number among all regions, from 0 to 15, for good: the region's epochs leave this remainder by 16, so that no
     /// two regions ever give the same one. 0 where there is only one region.
     pub ordinal: u64,
-    /// The regions that there are, this one among them. One that is not named here was closed: what it wrote stays.
-    pub regions: Vec<String>,
+    /// The regions in the order in which they were added, this one among them, `closed` in the place of each that was
+    /// closed. What it wrote stays.
+    pub places: Vec<String>,
 }
 
 impl Here {
-    /// Whether there are other regions, which may make a session of the same name before they hear of each other's.
+    /// Whether there are, or were, other regions, which may make a session of the same name before they hear of each
+    /// other's.
     fn is_one_of_several(&self) -> bool {
-        self.regions.len() > 1
+        self.places.len() > 1
     }
 }
 

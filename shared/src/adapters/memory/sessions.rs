@@ -400,7 +400,7 @@ impl SessionIndex for Memory {
                 Ok(Interrupted { turn, tries: head.tries })
             })
             .collect::<Result<Vec<Interrupted>, StoreError>>()?;
-        found.sort_by(Interrupted::by_acceptance);
+        found.sort_by(Interrupted::in_order);
         found.truncate(limit);
         Ok(found)
     }

@@ -326,7 +326,7 @@ impl Regions for DynamoRegions {
         self.stores.wrote(vec![Write::Put(beat, Condition::Always)]).await?;
         // One that was closed stays out of sight; nothing of it is under way.
         let is_closed =
-            |state: &RegionState| !self.stores.here.regions.iter().any(|name| name == state.region.as_str());
+            |state: &RegionState| !self.stores.here.places.iter().any(|name| name == state.region.as_str());
         let is_out_of_sight = |state: &RegionState| {
             !state.is_here && !is_closed(state) && state.beat_at.is_some_and(|beat| beat + OUT_OF_SIGHT < now)
         };

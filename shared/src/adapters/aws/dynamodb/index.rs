@@ -110,7 +110,7 @@ impl DynamoStores {
 }
 
 /// Refuses a session whose present transcript is another one, or on which something is at work or interrupted.
-fn is_idle(view: &View, from: &SessionId) -> Result<(), StoreError> {
+fn idle(view: &View, from: &SessionId) -> Result<(), StoreError> {
     if view.head.id != *from {
         return Err(StoreError::NotFound);
     }
@@ -152,9 +152,11 @@ impl SessionIndex for DynamoStores {
         for shard in 0..SHARDS {
             let walk = Walk::new(core, held_in(shard), String::from("0"), END.to_owned(), 100);
             let mut walk = walk.of(DUE);
-            let mut of_shard = 0;
-            // They come in the order of acceptance, so the first of each shard are enough.
-            while of_shard < limit
+            let mut sound_of_shard = 0;
+            let mut suspects_of_shard = 0;
+            // They come in the order of acceptance, so the first of each shard are enough: as long as none of them is a
+            // suspect, behind which a sound one may stand.
+            while sound_of_shard < limit
                 && let Some(item) = walk.next().await?
             {
                 if item.opt_time("until")?.is_none_or(|until| until > now) {
@@ -174,12 +176,17 @@ impl SessionIndex for DynamoStores {
                 }
                 let turn = turns::find(core, &view.tenant, &held.turn).await?;
                 if let Some(turn) = turn.filter(|turn| turn.outcome.is_none()) {
-                    found.push(Interrupted { turn, tries: held.tries });
-                    of_shard += 1;
+                    let interrupted = Interrupted { turn, tries: held.tries };
+                    let of_kind =
+                        if interrupted.is_suspect() { &mut suspects_of_shard } else { &mut sound_of_shard };
+                    *of_kind += 1;
+                    if *of_kind <= limit {
+                        found.push(interrupted);
+                    }
                 }
             }
         }
-        found.sort_by(Interrupted::by_acceptance);
+        found.sort_by(Interrupted::in_order);
         found.truncate(limit);
         Ok(found)
     }
@@ -218,7 +225,7 @@ impl SessionIndex for DynamoStores {
             if view.head.id == *id || pasts::find(self.core.as_ref(), &view, id).await?.is_some() {
                 return Ok(view.session());
             }
-            is_idle(&view, from)?;
+            idle(&view, from)?;
             let unchanged = view.head.unchanged();
             let put_away = view.past_item()?;
             view.head.id = id.clone();
@@ -242,7 +249,7 @@ impl SessionIndex for DynamoStores {
     async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let view = self.at_home(tenant, key).await?;
-            is_idle(&view, from)?;
+            idle(&view, from)?;
             let (clearing, writes) = self.forget(&view).await?;
             if self.wrote(writes).await? {
                 return self.clear(&clearing).await;

@@ -3,7 +3,7 @@
 use super::attrs::{Draft, broken, from_json, is_forgotten, to_json};
 use super::keys::{self, SHARDS};
 use super::schema::{DUE, EXPIRES, LISTED};
-use super::table::{Attr, Condition, Item, Key, Write};
+use super::table::{Condition, Item, Key, Write};
 use super::texts::Text;
 use super::walk::Walk;
 use super::{DynamoStores, TRIES, contended, heads, turns};
@@ -27,8 +27,8 @@ const LATEST_ARRIVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Jobs of a region that is gone that are looked at for each one that may be taken over: some may not have arrived.
 const LOOKS_PER_JOB: usize = 8;
 
-/// What moves of a job, with the token of its newest delivery. The token never goes back, and grows at each settlement,
-/// too. What the job is to do is written once.
+/// What moves of a job, with the token of its newest delivery. The token never goes back, and grows at each settlement
+/// and redrive, too. What the job is to do is written once.
 #[derive(Debug, Clone)]
 struct Row {
     tenant: TenantId,
@@ -540,9 +540,10 @@ impl JobQueue for DynamoStores {
             row.state = JobState::Pending;
             row.attempts = 0;
             row.visible_at = now;
-            // The token stays, so the state is what a second redrive finds changed.
-            let dead = Condition::Is("state", Attr::Text("dead".to_owned()));
-            if self.wrote_once(vec![Write::Put(row.item(), dead)]).await? {
+            // It may have been redriven, and have died, since it was read.
+            let unchanged = row.unchanged();
+            row.token += 1;
+            if self.wrote_once(vec![Write::Put(row.item(), unchanged)]).await? {
                 return Ok(());
             }
         }

@@ -242,11 +242,11 @@ impl DynamoRegions {
                 if visible.is_none() {
                     visible = Some(turns::accepted(self.stores.core.as_ref(), &view).await?);
                 }
-                let sight = visible.get_or_insert_default();
+                let accepted = visible.get_or_insert_default();
                 let last = group.steps.last().map_or(seen, |step| step.at.n);
                 let turn = group.turn.clone();
                 let Some((verdict, changed)) =
-                    self.settle(&view, &old.heads, head, sight, group, now).await?
+                    self.settle(&view, &old.heads, head, accepted, group, now).await?
                 else {
                     is_all = false;
                     break;

@@ -29,7 +29,7 @@ enum Known {
 }
 
 /// The idempotency key of a new turn, as it was found.
-enum Key {
+enum UnderKey {
     /// The turn has none.
     None,
     Free,
@@ -41,25 +41,25 @@ enum Key {
 
 impl DynamoStores {
     /// What is known of the turn.
-    async fn known(&self, new: &NewTurn, now: Timestamp) -> Result<(Known, Key), StoreError> {
+    async fn known(&self, new: &NewTurn, now: Timestamp) -> Result<(Known, UnderKey), StoreError> {
         let core = self.core.as_ref();
         let (record, own) = futures::try_join!(
             answers::of_new_turn(core, new, now),
             turns::pointers(core, &new.tenant, &new.turn)
         )?;
-        let mut key = if new.idempotency.is_some() { Key::Free } else { Key::None };
+        let mut key = if new.idempotency.is_some() { UnderKey::Free } else { UnderKey::None };
         let mut fingerprint = None;
         let mut found = None;
         if let Some(record) = record {
             let UsedBy::Turn(id) = record.used_by else {
-                return Ok((Known::Answer(Begun::Mismatch), Key::None));
+                return Ok((Known::Answer(Begun::Mismatch), UnderKey::None));
             };
             let pointers =
                 if id == new.turn { own.clone() } else { turns::pointers(core, &new.tenant, &id).await? };
             found = turns::record(core, &new.tenant, &id, &pointers).await?;
             key = match &found {
-                Some(_) => Key::Known(id),
-                None => Key::LeftOver(id),
+                Some(_) => UnderKey::Known(id),
+                None => UnderKey::LeftOver(id),
             };
             fingerprint = Some(record.fingerprint);
         }
@@ -67,7 +67,7 @@ impl DynamoStores {
             fingerprint = None;
             found = turns::record(core, &new.tenant, &new.turn, &own).await?;
         }
-        if found.is_none() && matches!(key, Key::LeftOver(_)) && self.here.is_one_of_several() {
+        if found.is_none() && matches!(key, UnderKey::LeftOver(_)) && self.here.is_one_of_several() {
             found = self.accepted_under(new, now).await?;
         }
         let Some(found) = found else { return Ok((Known::New(own), key)) };
@@ -234,12 +234,12 @@ impl DynamoStores {
         }
         let names = |turn: TurnId| Condition::Is("turn", Attr::Text(turn.to_string()));
         let condition = match (key, &earlier) {
-            (Key::Free, None) => Some(is_forgotten(now)),
-            (Key::LeftOver(turn), None) => Some(names(turn)),
+            (UnderKey::Free, None) => Some(is_forgotten(now)),
+            (UnderKey::LeftOver(turn), None) => Some(names(turn)),
             // It runs again, and its key is kept as long as if it were new.
-            (Key::Known(turn), _) => Some(names(turn)),
+            (UnderKey::Known(turn), _) => Some(names(turn)),
             // A known turn that was found otherwise gets no record.
-            (Key::None, _) | (Key::Free | Key::LeftOver(_), Some(_)) => None,
+            (UnderKey::None, _) | (UnderKey::Free | UnderKey::LeftOver(_), Some(_)) => None,
         };
         let record = condition.and_then(|condition| Some((answers::of_turn(new, &turn, now)?, condition)));
         writes.extend(record.map(|(record, condition)| Write::Put(record, condition)));

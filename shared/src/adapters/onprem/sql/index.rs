@@ -56,8 +56,8 @@ pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
              t.accepted_at, t.ended_at, t.outcome, s.tries
          FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
          WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1
-         ORDER BY t.accepted_at, t.tenant, t.id LIMIT $2",
-        args![now, limit],
+         ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3",
+        args![now, u64::from(Interrupted::SUSPECT_FROM), limit],
     ).await?;
     read_all(rows, |row| Ok(Interrupted { turn: read_turn(row)?, tries: row.count()? }))
 }
