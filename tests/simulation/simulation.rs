@@ -5,7 +5,9 @@
 //! what it broke. Afterwards, if a region is lost, the others go on as if it never came back:
 //!
 //! - They come to rest, and each session takes a further turn, in whichever of them it is asked for.
-//! - Every turn that one of them accepted has an outcome, which at least one of them shows.
+//! - Every turn that one of them accepted has an outcome, which at least one of them shows. (For a turn that an old home
+//!   accepts without knowing of its successor this holds only within 15 minutes after the session came to that home, see
+//!   the README; hardly a history lasts longer.)
 //!
 //! Then everything is healed and left to settle, and holds, whatever happened:
 //!

@@ -1,4 +1,4 @@
-//! `reef deploy`: an environment of `samconfig.toml` onto AWS, one stack after the other, each looked after before the next
+//! `reef deploy`: an environment of `samconfig.toml` onto AWS, one stack after the other, each checked before the next
 //! one. The work is done by the SAM CLI and the AWS CLI: what is run is printed, and can be run by hand.
 
 mod command;

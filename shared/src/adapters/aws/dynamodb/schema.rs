@@ -9,12 +9,15 @@
 //! | | `H!` | the transcripts of a deleted session that are still to be cleared |
 //! | | `H#epoch` | the head of one epoch: fence, holder, positions, chain's end |
 //! | | `M#transcript#epoch#seq#n` | a step: its messages, its audit rows, a turn's beginning or end |
+//! | | `M#transcript#epoch#seq#n#part` | what a large step goes on in |
 //! | | `P#transcript#epoch` | a transcript that a reset put away |
 //! | `T#tenant#turn` | `epoch` | where a turn begins |
 //! | `I#tenant#principal#key` | `-` | an idempotency record |
+//! | | `B#region#n` | a piece of its answer, if that is over 4 KB; `region` wrote it |
 //! | `K#tenant` | `time#turn` | a parked turn |
-//! | `G#tenant` | `agent` | an agent that has sessions |
+//! | `G#tenant` | `G#agent` | an agent that has sessions |
 //! | `J#tenant#job` | `-` | a job |
+//! | | `B#region#n` | a piece of its work, if that is over 4 KB; `region` wrote it |
 //! | `U#token` | `-` | a token |
 //! | `R#subject` | `-` | a rate limit's state, in `local` |
 //! | `REGION` | `region#beat`, `region#flag` | a region's sign of life; whether it is in service |
