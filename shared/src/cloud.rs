@@ -11,6 +11,7 @@ pub mod operator;
 
 use crate::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
 use crate::adapters::aws::lambda::LambdaInvoker;
+use crate::adapters::aws::on_use::OnUse;
 use crate::adapters::aws::s3::S3Files;
 use crate::adapters::aws::sqs::SqsJobQueue;
 use crate::adapters::aws::start::function_config;
@@ -285,7 +286,7 @@ fn files(cloud: &CloudConfig, aws: &SdkConfig) -> Arc<dyn Files> {
 fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, DynamoStores) {
     let times = aws.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
     let aws = &aws.to_builder().timeout_config(times.operation_attempt_timeout(ATTEMPT).build()).build();
-    let client = aws_sdk_dynamodb::Client::new(aws);
+    let client = OnUse::new(aws_sdk_dynamodb::Config::new(aws), aws_sdk_dynamodb::Client::from_conf);
     let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
     let here = Here { region: cloud.region.clone(), ordinal: cloud.ordinal, places: cloud.places.clone() };
     let rows = DynamoStores::new(table(&cloud.core_table), table(&cloud.local_table), here);

@@ -89,7 +89,10 @@ pub fn router(app: App) -> Router {
         // Whatever else is asked for.
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(from_fn_with_state(gateway.clone(), headers::add))
-        .layer(from_fn_with_state(gateway.clone(), trace::follow))
+        // The first one is the outermost.
+        .layer((
+            from_fn_with_state(gateway.clone(), trace::follow),
+            from_fn_with_state(gateway.clone(), headers::add),
+        ))
         .with_state(gateway)
 }

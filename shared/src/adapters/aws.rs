@@ -2,7 +2,7 @@
 
 pub mod dynamodb;
 pub mod lambda;
-mod on_use;
+pub mod on_use;
 pub mod s3;
 pub mod sqs;
 pub mod start;

@@ -1,7 +1,7 @@
 //! A client that is made when it is first asked for.
 //!
-//! Each of the SDK's clients reads a table of AWS's regions when it is made, a good part of what a cold start costs, and most
-//! invocations need one or two of them.
+//! Each of the SDK's clients reads a table of AWS's regions and the certificates when it is made, a good part of what a cold
+//! start costs, and most invocations need one or two of them.
 
 use std::fmt;
 use std::ops::Deref;
@@ -10,12 +10,19 @@ use std::sync::{Arc, LazyLock};
 type Made<C> = LazyLock<C, Box<dyn FnOnce() -> C + Send>>;
 
 /// A client, there when it is needed. Clones share it.
-pub(super) struct OnUse<C>(Arc<Made<C>>);
+pub struct OnUse<C>(Arc<Made<C>>);
 
 impl<C: 'static> OnUse<C> {
     /// The client of these settings.
-    pub(super) fn new<S: Send + 'static>(settings: S, make: fn(S) -> C) -> Self {
+    pub fn new<S: Send + 'static>(settings: S, make: fn(S) -> C) -> Self {
         Self(Arc::new(LazyLock::new(Box::new(move || make(settings)))))
+    }
+}
+
+impl<C: Send + 'static> From<C> for OnUse<C> {
+    /// A client that is there already.
+    fn from(client: C) -> Self {
+        Self::new(client, std::convert::identity)
     }
 }
 

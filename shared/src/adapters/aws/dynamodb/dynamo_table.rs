@@ -3,6 +3,7 @@
 use super::table::{
     Attr, Attrs, Condition, Index, Item, Key, PARTITION, Query, SORT, Table, Write, WriteError,
 };
+use crate::adapters::aws::on_use::OnUse;
 use crate::error::{Source, StoreError};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
@@ -26,7 +27,7 @@ const PAUSES: [u64; 6] = [10, 20, 40, 80, 160, 320];
 /// One table of DynamoDB. Clones share the counters.
 #[derive(Debug, Clone)]
 pub struct DynamoTable {
-    client: Client,
+    client: OnUse<Client>,
     name: String,
     consumed: Arc<Consumed>,
 }
@@ -52,8 +53,8 @@ type Values = HashMap<String, AttributeValue>;
 
 impl DynamoTable {
     /// The table with this name.
-    pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into(), consumed: Arc::default() }
+    pub fn new(client: impl Into<OnUse<Client>>, name: impl Into<String>) -> Self {
+        Self { client: client.into(), name: name.into(), consumed: Arc::default() }
     }
 
     /// What was consumed since the table was opened; refused writes are not counted.
