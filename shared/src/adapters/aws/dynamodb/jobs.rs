@@ -1,9 +1,11 @@
 //! [`JobQueue`] on DynamoDB: the jobs' rows, which are the truth of every queue on AWS.
 
-use super::attrs::{Draft, broken, from_json, is_forgotten, to_json};
+mod row;
+
+use super::attrs::{from_json, is_forgotten, to_json};
 use super::keys::{self, SHARDS};
-use super::schema::{DUE, EXPIRES, LISTED};
-use super::table::{Condition, Item, Key, Write};
+use super::schema::{DUE, LISTED};
+use super::table::{Condition, Write};
 use super::texts::Text;
 use super::walk::Walk;
 use super::{DynamoStores, TRIES, contended, heads, turns};
@@ -15,6 +17,7 @@ use crate::job::{
 };
 use crate::region::MOST_REGIONS;
 use async_trait::async_trait;
+use row::{Row, due_in, listed_of};
 use std::time::Duration;
 
 /// Behind every sort key of an index.
@@ -26,144 +29,6 @@ const LATEST_ARRIVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Jobs of a region that is gone that are looked at for each one that may be taken over: some may not have arrived.
 const LOOKS_PER_JOB: usize = 8;
-
-/// What moves of a job, with the token of its newest delivery. The token never goes back, and grows at each settlement
-/// and redrive, too. What the job is to do is written once.
-#[derive(Debug, Clone)]
-struct Row {
-    tenant: TenantId,
-    id: JobId,
-    /// The [`NewJob`] as JSON.
-    work: Text,
-    /// Another region may have run the turn.
-    may_have_run: bool,
-    state: JobState,
-    attempts: u32,
-    created_at: Timestamp,
-    visible_at: Timestamp,
-    reason: Option<String>,
-    token: u64,
-    /// Whose queue has it.
-    region: String,
-    /// Of a job that is done.
-    kept_until: Option<Timestamp>,
-}
-
-/// Where jobs of a tenant are listed by their state.
-fn listed_of(tenant: &TenantId, state: JobState) -> String {
-    let state = match state {
-        JobState::Pending => "pending",
-        JobState::Done => "done",
-        JobState::Dead => "dead",
-    };
-    format!("JS#{}#{state}", keys::escape(tenant.as_str()))
-}
-
-/// Where pending jobs of a region wait.
-fn due_in(region: &str, shard: u64) -> String {
-    format!("DUE#{}#{shard}", keys::escape(region))
-}
-
-impl Row {
-    fn read(item: &Item) -> Result<Self, StoreError> {
-        let state = match item.text("state")? {
-            "pending" => JobState::Pending,
-            "done" => JobState::Done,
-            "dead" => JobState::Dead,
-            other => return Err(broken(format!("a job in state `{other}`"))),
-        };
-        let odd = || broken("a job in an odd partition or without work");
-        let (tenant, id) = keys::job_of(&item.key.partition).ok_or_else(odd)?;
-        Ok(Self {
-            tenant,
-            id,
-            work: Text::read(item, "job")?.ok_or_else(odd)?,
-            may_have_run: item.opt_int("may_have_run")?.is_some(),
-            state,
-            attempts: u32::try_from(item.count("attempts")?).map_err(broken)?,
-            created_at: item.time("created")?,
-            visible_at: item.time("visible")?,
-            reason: item.opt_text("reason")?.map(str::to_owned),
-            token: item.count("token")?,
-            region: item.text("region")?.to_owned(),
-            kept_until: item
-                .opt_int(EXPIRES)?
-                .map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))),
-        })
-    }
-
-    fn key(&self) -> Key {
-        keys::job(&self.tenant, &self.id)
-    }
-
-    fn item(&self) -> Item {
-        let state = match self.state {
-            JobState::Pending => "pending",
-            JobState::Done => "done",
-            JobState::Dead => "dead",
-        };
-        let created = keys::in_order(self.created_at);
-        let name = format!("{}#{}", keys::escape(self.tenant.as_str()), keys::escape(self.id.as_str()));
-        let mut draft = self
-            .work
-            .put(Draft::new(self.key()), "job")
-            .text("state", state)
-            .count("attempts", self.attempts.into())
-            .count("token", self.token)
-            .text("region", &self.region)
-            .time("created", self.created_at)
-            .time("visible", self.visible_at)
-            .opt_text("reason", self.reason.as_deref())
-            .expires(self.kept_until)
-            .text(LISTED.partition, listed_of(&self.tenant, self.state))
-            .text(LISTED.sort, format!("{created}#{name}"));
-        if self.may_have_run {
-            draft = draft.count("may_have_run", 1);
-        }
-        if self.state == JobState::Pending {
-            let visible = keys::in_order(self.visible_at);
-            draft = draft
-                .text(DUE.partition, due_in(&self.region, keys::shard(self.id.as_str())))
-                .text(DUE.sort, format!("{visible}#{created}#{name}"));
-        }
-        draft.item()
-    }
-
-    fn is_kept(&self, now: Timestamp) -> bool {
-        self.kept_until.is_none_or(|until| until > now)
-    }
-
-    /// What must hold for no delivery or settlement to have come between.
-    fn unchanged(&self) -> Condition {
-        Condition::Is("token", super::attrs::number(self.token))
-    }
-
-    /// The same job, given up because its work has not arrived. It is left to the region that wrote it: there it is whole.
-    fn given_up(&self) -> Self {
-        let region = match &self.work {
-            Text::Inside(_) => self.region.clone(),
-            Text::Beside { by, .. } => by.clone(),
-        };
-        let reason = format!(
-            "part of it has not arrived from the region {region} within a day: when that region is back, redrive it there"
-        );
-        Self { state: JobState::Dead, reason: Some(reason), token: self.token + 1, region, ..self.clone() }
-    }
-
-    /// As callers see it.
-    fn job(&self, mut job: NewJob) -> Job {
-        let Work::Turn(request) = &mut job.work;
-        request.options.may_have_run |= self.may_have_run;
-        Job {
-            job,
-            state: self.state,
-            attempts: self.attempts,
-            created_at: self.created_at,
-            visible_at: self.visible_at,
-            reason: self.reason.clone(),
-        }
-    }
-}
 
 impl DynamoStores {
     async fn job(&self, tenant: &TenantId, id: &JobId) -> Result<Option<Row>, StoreError> {
