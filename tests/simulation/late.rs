@@ -1,8 +1,9 @@
 //! What a region finds of another one's late writes, in hand-written situations that no random history comes to.
 
 use super::dice::Dice;
+use super::life::Life;
 use super::regions::{Stage, World, name, stores};
-use super::tables::{Life, RegionTable, Tables, Which};
+use super::tables::{RegionTable, Tables, Which};
 use crate::stores::{at, done, new_turn, run, says, start, tenant};
 use crate::time::SequentialIds;
 use async_trait::async_trait;

@@ -1,7 +1,7 @@
 //! The simulated outside: a model that does what the input's last word says, and tools that count.
 
 use super::dice::Dice;
-use super::tables::Life;
+use super::life::Life;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};

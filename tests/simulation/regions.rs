@@ -1,8 +1,9 @@
 //! The three regions: tables that stay, and a process in each that may die and start again.
 
 use super::dice::Dice;
+use super::life::Life;
 use super::model::{Effects, SimulatedModel, tools};
-use super::tables::{LONGEST_LAG, Life, REGIONS, RegionTable, Tables, Which};
+use super::tables::{LONGEST_LAG, REGIONS, RegionTable, Tables, Which};
 use crate::stores::stores_of;
 use crate::time::SequentialIds;
 use async_trait::async_trait;

@@ -33,6 +33,7 @@ mod dice;
 mod history;
 #[cfg(test)]
 mod late;
+mod life;
 mod model;
 pub mod op;
 mod regions;

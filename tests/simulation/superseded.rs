@@ -2,8 +2,9 @@
 
 use super::dice::Dice;
 use super::history::{Ask, set_in_service};
+use super::life::Life;
 use super::regions::{Stage, World};
-use super::tables::{LONGEST_LAG, Life, RegionTable, Which};
+use super::tables::{LONGEST_LAG, RegionTable, Which};
 use shared::adapters::aws::dynamodb::table::{Attr, Condition, Item, Key, Table, Write};
 use shared::id::{TenantId, TurnId};
 use std::sync::Arc;
