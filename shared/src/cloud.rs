@@ -304,3 +304,29 @@ fn stores(cloud: &CloudConfig, aws: &SdkConfig) -> (Stores, Arc<SqsJobQueue>, Dy
     };
     (stores, queue, all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_region_that_is_left_alone_takes_over_from_those_that_were_closed() {
+        for (regions, expected) in [("eu-central-1", false), ("eu-central-1,closed", true)] {
+            let env = |name: &str| {
+                let value = match name {
+                    "AWS_REGION" => "eu-central-1",
+                    "REEF_REGIONS" => regions,
+                    "REEF_QUEUE_URL" => "http://127.0.0.1:1/queue",
+                    "REEF_CONFIG" => concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/agents/openclaw.json"),
+                    "REEF_CORE_TABLE" | "REEF_LOCAL_TABLE" | "REEF_FILES_BUCKET" | "REEF_AGENT_FUNCTION" => {
+                        "a-name"
+                    }
+                    _ => return None,
+                };
+                Some(value.to_owned())
+            };
+            let cloud = start(Role::Gateway, &env, std::convert::identity).await.unwrap();
+            assert_eq!(cloud.app.regions.is_some(), expected, "{regions}");
+        }
+    }
+}
