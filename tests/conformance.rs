@@ -149,7 +149,6 @@ suites! {
         a_turn_that_runs_again_is_counted_anew,
     }
     retention {
-        records_are_kept_for_thirty_days,
         a_turns_key_is_known_until_its_end_and_then_free,
         a_turn_is_known_by_its_id_when_its_key_is_forgotten,
         a_turn_that_runs_again_keeps_its_key_for_longer,

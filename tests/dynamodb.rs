@@ -16,18 +16,18 @@ mod not_arrived;
 mod on_the_way;
 
 use harness::app::TestApp;
-use harness::dynamo::{Dynamo, here};
+use harness::dynamo::{Dynamo, here, region, regions_over};
 use harness::stores::{
-    at, delete, done, idempotency, keyed_turn, new_job, new_turn, run, start, stores_of, tenant,
+    answer_key, at, delete, done, keyed_turn, new_job, new_turn, run, start, stores_of, tenant,
 };
 use serde_json::json;
 use shared::adapters::aws::dynamodb::schema::EXPIRES;
 use shared::adapters::aws::dynamodb::table::{Attr, Condition, Item, Key, Query, Table, Write};
-use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Units};
-use shared::answer::{Answer, AnswerKey, Claim};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Units};
+use shared::answer::{Answer, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TurnId};
+use shared::id::{AgentId, JobId, SessionId, SessionKey, TurnId};
 use shared::job::Outcome;
 use shared::message::MessageBody;
 use shared::principal::Scope;
@@ -63,9 +63,15 @@ impl Lab {
         self.core.write(vec![Write::Put(item, Condition::Always)]).await.expect("an arrival");
     }
 
-    /// The same stores, as the parts over them take them.
-    fn rows(&self) -> DynamoStores {
-        DynamoStores::new(Arc::new(self.core.clone()), Arc::new(self.local.clone()), here())
+    /// The stores of the region with this number among these, and its look after the others.
+    fn region(&self, number: usize, of: &[&str]) -> (Stores, DynamoRegions) {
+        self.region_over(Arc::new(self.core.clone()), number, of)
+    }
+
+    /// As `region`, with another way to `core`.
+    fn region_over(&self, core: Arc<dyn Table>, number: usize, of: &[&str]) -> (Stores, DynamoRegions) {
+        let rows = DynamoStores::new(core, Arc::new(self.local.clone()), region(number, of));
+        (stores_of(&Arc::new(rows.clone())), regions_over(rows))
     }
 
     fn consumed(&self) -> (Units, Units) {
@@ -202,10 +208,7 @@ async fn what_happens_to_a_large_job_costs_as_much_as_if_it_were_small() {
 
 /// The items of a partition, with the time when each is forgotten.
 async fn expiries(lab: &Lab, partition: &str) -> Vec<(String, Option<Attr>)> {
-    let (from, to) = ("!".to_owned(), "~".to_owned());
-    let partition = partition.to_owned();
-    let query = Query { index: None, partition, from, to, newest_first: false, limit: 100 };
-    let items = lab.core.query(&query).await.expect("the items");
+    let items = lab.items(partition, " ").await;
     items.into_iter().map(|item| (item.key.sort, item.attrs.get(EXPIRES).cloned())).collect()
 }
 
@@ -238,8 +241,7 @@ async fn idempotency_records_are_forgotten_by_the_table_with_what_belongs_to_the
     run(&lab.stores, &keyed_turn("t1", "s", "k1"), 1_001).await;
     let end = |seconds: i64| Some(Attr::Number(seconds + 30 * 24 * 60 * 60));
     assert_eq!(expiries(&lab, "I#main#alice#k1").await, [("-".to_owned(), end(2))]);
-    let principal = PrincipalId::new("alice");
-    let key = AnswerKey { tenant: tenant(), principal, idempotency: idempotency("k2", "f") };
+    let key = answer_key("k2", "f");
     lab.stores.answers.claim(&key, at(10), at(100)).await.expect("a claim");
     assert_eq!(expiries(&lab, "I#main#alice#k2").await, [("-".to_owned(), end(1))]);
     let large = Answer::json(&"long, ü 日本 ".repeat(60_000));
@@ -259,11 +261,7 @@ async fn a_job_or_an_answer_that_is_too_large_for_a_transaction_is_refused() {
     let text = "x".repeat(3_600_000);
     let refused = lab.stores.jobs.enqueue(&new_job("j", &text), Duration::ZERO, at(10)).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");
-    let key = AnswerKey {
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        idempotency: idempotency("k", "f"),
-    };
+    let key = answer_key("k", "f");
     lab.stores.answers.claim(&key, at(10), at(100)).await.expect("a claim");
     let refused = lab.stores.answers.store(&key, &Answer::json(&text), at(20)).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { most: 3_500_000, .. })), "{refused:?}");

@@ -6,12 +6,12 @@
 #![expect(clippy::expect_used, reason = "a test fails by a panic")]
 
 use harness::cloud::{AGENT_INVOKE, Deployment, GATEWAY, Programs, QUEUE_WORKER};
-
+use harness::stores::token;
 use serde_json::{Value, json};
 use shared::agent::{RunOptions, RunRequest};
 use shared::clock::Timestamp;
 use shared::error::StoreError;
-use shared::id::{JobId, PrincipalId, TenantId};
+use shared::id::{JobId, TenantId};
 use shared::job::{JobFilter, JobState, NewJob, Work};
 use shared::message::{MessageBody, Part};
 use shared::principal::{Scope, Token, secret_sha256};
@@ -47,17 +47,11 @@ async fn deploy() -> Deployment {
     let deployment = Deployment::start(PROGRAMS, &settings).await;
     // The token that the events bring: its secret is no secret.
     let token = Token {
-        id: PrincipalId::new("01EVENTS"),
         tenant: TenantId::single(),
-        name: "events".to_owned(),
         secret_sha256: secret_sha256("exampleonly"),
         scopes: vec![Scope::Chat, Scope::Hooks],
-        agents: None,
         cidrs: Some(vec!["203.0.113.9/32".parse().expect("a network")]),
-        limit: None,
-        created_at: Timestamp::EPOCH,
-        expires_at: None,
-        revoked_at: None,
+        ..token("01EVENTS", 0)
     };
     deployment.stores.tokens.insert(&token).await.expect("a stored token");
     deployment

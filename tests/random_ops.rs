@@ -20,7 +20,7 @@ use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, T
 use shared::job::{JobFilter, JobState, NewJob, Outcome, Receipt, Work};
 use shared::limit::Limit;
 use shared::message::{MessageBody, ToolCall};
-use shared::principal::{Scope, Token};
+use shared::principal::Token;
 use shared::session::{Begun, Lease, NewTurn, Parked, SessionFilter, Step, TurnOutcome, Window};
 use std::fmt::Debug;
 use std::time::Duration;
@@ -424,17 +424,12 @@ impl World {
             }
             Op::InsertToken { token } => {
                 let token = Token {
-                    id: PrincipalId::new(format!("token{token}")),
                     tenant: tenant(token == 2),
                     name: self.fresh("token"),
-                    secret_sha256: String::new(),
-                    scopes: vec![Scope::Chat],
                     agents: Some(vec![agent(token)]),
-                    cidrs: None,
                     limit: Some(Limit::default()),
                     created_at: now,
-                    expires_at: None,
-                    revoked_at: None,
+                    ..harness::stores::token(&format!("token{token}"), 0)
                 };
                 let _ = both!(stores, tokens.insert(&token));
             }

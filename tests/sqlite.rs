@@ -3,16 +3,16 @@
 #![expect(clippy::expect_used, reason = "a case that cannot be set up fails")]
 
 use harness::stores::{
-    at, audit, delete, done, failed, keyed_turn, new_job, new_turn, open_sqlite, reset, run, says, start,
-    stores_of, tenant,
+    answer_key, at, audit, delete, done, failed, keyed_turn, new_job, new_turn, open_sqlite, reset, run,
+    says, start, stores_of, tenant,
 };
 use rusqlite::Connection;
 use shared::adapters::onprem::{OpenError, Sqlite};
-use shared::answer::{Answer, AnswerKey, Claim};
+use shared::answer::{Answer, Claim};
 use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
-use shared::id::{PrincipalId, SessionKey, TurnId};
+use shared::id::{SessionKey, TurnId};
 use shared::job::{JobFilter, Outcome};
 use shared::limit::{Decision, Limit};
 use shared::message::Message;
@@ -24,11 +24,6 @@ use tokio::task::JoinSet;
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory for data")
-}
-
-fn answer_key(key: &str) -> AnswerKey {
-    let idempotency = harness::stores::idempotency(key, "f");
-    AnswerKey { tenant: tenant(), principal: PrincipalId::new("alice"), idempotency }
 }
 
 /// The main database, as an operator's tool would open it.
@@ -56,11 +51,7 @@ async fn everything_is_there_after_a_restart() {
     run(&stores, &keyed_turn("t1", "s", "k1"), 10).await;
     let held = start(&stores, &keyed_turn("t2", "s", "k2"), 20, 100).await;
     let held = stores.sessions.append(&held, &says("a step"), at(30), at(110)).await.expect("an append");
-    let key = AnswerKey {
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        idempotency: harness::stores::idempotency("k3", "f"),
-    };
+    let key = answer_key("k3", "f");
     let answer = Answer { status: 200, content_type: "text/plain".to_owned(), body: "hi".to_owned() };
     stores.answers.claim(&key, at(40), at(100)).await.expect("a claim");
     stores.answers.store(&key, &answer, at(50)).await.expect("a stored answer");
@@ -241,8 +232,10 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     let new = new_turn("t1", "s");
     start(&stores, &new, 10, 100).await;
     run(&stores, &keyed_turn("t2", "other", "k"), 5_000).await;
-    let claimed = answer_key("claimed");
-    stores.answers.claim(&claimed, at(5_000), at(6_000)).await.expect("a claim");
+    let [claimed, other] = ["claimed", "claimed, too"].map(|key| answer_key(key, "f"));
+    for key in [&claimed, &other] {
+        stores.answers.claim(key, at(5_000), at(6_000)).await.expect("a claim");
+    }
     for id in ["done", "pending"] {
         stores.jobs.enqueue(&new_job(id, "hi"), Duration::ZERO, at(10)).await.expect("an answer");
     }
@@ -257,7 +250,8 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     let stores = open_sqlite(data.path());
     let begun = stores.sessions.begin(&new, at(200), at(300)).await.expect("a verdict");
     assert!(matches!(begun, Begun::Resumed { tries: 1, .. }), "{begun:?}");
-    // What was kept for ever ends as if it had been written by this release.
+    // What was kept for ever has an end now: so long after a turn was accepted, a claim ran out, or the last delivery of
+    // a job did.
     let days = |days: i64| days * 24 * 60 * 60 * 1_000;
     let keyed = keyed_turn("t3", "other", "k");
     let [before, after] = [days(30) + 4_999, days(30) + 5_000].map(at);
@@ -265,8 +259,12 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     assert!(matches!(begun, Begun::Replayed(_)), "{begun:?}");
     let begun = stores.sessions.begin(&keyed, after, at(days(31))).await.expect("a verdict");
     assert!(matches!(begun, Begun::Started(_)), "{begun:?}");
-    let claim = stores.answers.claim(&claimed, at(days(30) + 6_000), at(days(31))).await.expect("a verdict");
-    assert_eq!(claim, Claim::Claimed);
+    for (key, now, expected) in
+        [(&other, days(30) + 5_999, Claim::Abandoned), (&claimed, days(30) + 6_000, Claim::Claimed)]
+    {
+        let claim = stores.answers.claim(key, at(now), at(days(31))).await.expect("a verdict");
+        assert_eq!(claim, expected, "{now}");
+    }
     let all = JobFilter { limit: 10, ..JobFilter::default() };
     for (now, kept) in [(days(14) + 6_999, 2), (days(14) + 7_000, 1)] {
         assert_eq!(stores.jobs.list(&tenant(), &all, at(now)).await.expect("a listing").len(), kept);
@@ -283,7 +281,7 @@ async fn what_is_forgotten_is_cleared_away_by_what_comes_after_it() {
         stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(now)).await.expect("a settlement");
     };
     let claim = async |key: String, now: i64| {
-        stores.answers.claim(&answer_key(&key), at(now), at(now + 90)).await.expect("a verdict");
+        stores.answers.claim(&answer_key(&key, "f"), at(now), at(now + 90)).await.expect("a verdict");
     };
     let rows = |table: &str| -> i64 {
         let count = format!("SELECT COUNT(*) FROM {table}");

@@ -1,12 +1,13 @@
 //! What is forgotten, and when: idempotency records of turns and of other requests.
 
+use super::answers::{answer, store};
 use harness::stores::{
-    at, delete, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant,
+    answer_key, at, delete, done, failed, idempotency, keyed_turn, new_turn, run, says, start,
 };
-use shared::answer::{Answer, AnswerKey, Claim};
+use shared::answer::{AnswerKey, Claim};
 use shared::app::Stores;
 use shared::error::{ErrorKind, StoreError};
-use shared::id::{PrincipalId, TurnId};
+use shared::id::TurnId;
 use shared::session::{Begun, Idempotency, NewTurn};
 
 /// From when on the record of what was accepted or answered then counts no longer.
@@ -18,25 +19,12 @@ fn other_body(turn: &str, session: &str, key: &str) -> NewTurn {
     NewTurn { idempotency: Some(idempotency(key, "other")), ..new_turn(turn, session) }
 }
 
-fn request(key: &str, fingerprint: &str) -> AnswerKey {
-    let principal = PrincipalId::new("alice");
-    AnswerKey { tenant: tenant(), principal, idempotency: idempotency(key, fingerprint) }
-}
-
-fn answer(body: &str) -> Answer {
-    Answer { status: 200, content_type: "application/json".to_owned(), body: body.to_owned() }
-}
-
 async fn begin(stores: &Stores, turn: &NewTurn, now: i64) -> Begun {
     stores.sessions.begin(turn, at(now), at(now + 90)).await.expect("a verdict")
 }
 
 async fn claim(stores: &Stores, key: &AnswerKey, now: i64) -> Claim {
     stores.answers.claim(key, at(now), at(now + 90)).await.expect("a verdict")
-}
-
-async fn store(stores: &Stores, key: &AnswerKey, body: &str, now: i64) -> Result<(), StoreError> {
-    stores.answers.store(key, &answer(body), at(now)).await
 }
 
 fn is_replay_of(begun: &Begun, id: &str) -> bool {
@@ -46,11 +34,6 @@ fn is_replay_of(begun: &Begun, id: &str) -> bool {
 /// The turn that started.
 async fn started(stores: &Stores, turn: &NewTurn, now: i64) -> TurnId {
     start(stores, turn, now, now + 90).await.turn
-}
-
-pub(crate) async fn records_are_kept_for_thirty_days(_: &Stores) {
-    assert_eq!(end_of(1_000), 1_000 + 30 * 24 * 60 * 60 * 1_000);
-    assert_eq!(end_of(1_001), end_of(2_000), "up to a whole second");
 }
 
 pub(crate) async fn a_turns_key_is_known_until_its_end_and_then_free(stores: &Stores) {
@@ -133,22 +116,22 @@ pub(crate) async fn a_deletion_leaves_a_key_that_names_another_sessions_turn_by_
 }
 
 pub(crate) async fn an_answer_is_given_until_its_end_and_then_forgotten(stores: &Stores) {
-    let key = request("k", "f");
+    let key = answer_key("k", "f");
     claim(stores, &key, 10).await;
     store(stores, &key, "first", 1_234).await.expect("a stored answer");
     // What comes too late changes nothing, nor how long the first is kept.
     store(stores, &key, "late", 900_000).await.expect("no harm");
     let end = end_of(1_234);
     assert_eq!(claim(stores, &key, end - 1).await, Claim::Answered(answer("first")));
-    assert_eq!(claim(stores, &request("k", "other"), end - 1).await, Claim::Mismatch);
-    assert_eq!(claim(stores, &request("k", "other"), end).await, Claim::Claimed);
+    assert_eq!(claim(stores, &answer_key("k", "other"), end - 1).await, Claim::Mismatch);
+    assert_eq!(claim(stores, &answer_key("k", "other"), end).await, Claim::Claimed);
     assert_eq!(claim(stores, &key, end).await, Claim::Mismatch);
-    store(stores, &request("k", "other"), "second", end + 20).await.expect("a stored answer");
-    assert_eq!(claim(stores, &request("k", "other"), end + 30).await, Claim::Answered(answer("second")));
+    store(stores, &answer_key("k", "other"), "second", end + 20).await.expect("a stored answer");
+    assert_eq!(claim(stores, &answer_key("k", "other"), end + 30).await, Claim::Answered(answer("second")));
 }
 
 pub(crate) async fn a_large_answer_is_forgotten_as_a_whole(stores: &Stores) {
-    let key = request("k", "f");
+    let key = answer_key("k", "f");
     let mut now = 10;
     for body in ["long, ü 日本 ".repeat(60_000), "shorter, ü 日本 ".repeat(30_000), "short".to_owned()]
     {
@@ -161,7 +144,7 @@ pub(crate) async fn a_large_answer_is_forgotten_as_a_whole(stores: &Stores) {
 }
 
 pub(crate) async fn a_claim_without_an_answer_is_forgotten_like_one(stores: &Stores) {
-    let [forgotten, again, late] = ["k1", "k2", "k3"].map(|key| request(key, "f"));
+    let [forgotten, again, late] = ["k1", "k2", "k3"].map(|key| answer_key(key, "f"));
     for key in [&forgotten, &again, &late] {
         claim(stores, key, 10).await;
     }
@@ -178,12 +161,19 @@ pub(crate) async fn a_claim_without_an_answer_is_forgotten_like_one(stores: &Sto
 
 pub(crate) async fn a_free_key_may_be_used_by_the_other_kind(stores: &Stores) {
     run(stores, &keyed_turn("t1", "s", "turn's"), 10).await;
-    claim(stores, &request("request's", "same"), 10).await;
+    claim(stores, &answer_key("request's", "same"), 10).await;
     let end = end_of(10);
-    assert_eq!(claim(stores, &request("turn's", "same"), end - 1).await, Claim::Mismatch);
+    assert_eq!(claim(stores, &answer_key("turn's", "same"), end - 1).await, Claim::Mismatch);
     assert_eq!(begin(stores, &keyed_turn("t2", "s", "request's"), end - 1).await, Begun::Mismatch);
-    assert_eq!(claim(stores, &request("turn's", "same"), end).await, Claim::Claimed);
+    assert_eq!(claim(stores, &answer_key("turn's", "same"), end).await, Claim::Claimed);
     assert_eq!(started(stores, &keyed_turn("t2", "s", "request's"), end).await, TurnId::new("t2"));
-    assert_eq!(claim(stores, &request("request's", "same"), end + 10).await, Claim::Mismatch);
+    assert_eq!(claim(stores, &answer_key("request's", "same"), end + 10).await, Claim::Mismatch);
     assert_eq!(begin(stores, &keyed_turn("t3", "s", "turn's"), end + 10).await, Begun::Mismatch);
+}
+
+/// The same for every store: it needs none.
+#[test]
+fn records_are_kept_for_thirty_days() {
+    assert_eq!(end_of(1_000), 1_000 + 30 * 24 * 60 * 60 * 1_000);
+    assert_eq!(end_of(1_001), end_of(2_000), "up to a whole second");
 }

@@ -1,10 +1,9 @@
 //! Turns: [`shared::session::SessionStore`].
 
 use harness::stores::{
-    at, audit, delete, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant,
+    answer_key, at, audit, delete, done, failed, idempotency, keyed_turn, new_turn, run, says, start, tenant,
 };
 use serde_json::json;
-use shared::answer::AnswerKey;
 use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
@@ -463,11 +462,7 @@ pub(crate) async fn tenants_do_not_see_each_other(stores: &Stores) {
 }
 
 pub(crate) async fn a_key_of_another_request_is_a_mismatch(stores: &Stores) {
-    let taken = AnswerKey {
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        idempotency: idempotency("k", "same"),
-    };
+    let taken = answer_key("k", "same");
     stores.answers.claim(&taken, at(1), at(2)).await.expect("a claim");
     assert_eq!(begin(stores, &keyed_turn("t1", "s", "k"), 10, 100).await, Begun::Mismatch);
     assert_eq!(stores.sessions.load(&tenant(), &key("s")).await.expect("an answer"), None);

@@ -1,27 +1,11 @@
 //! Tokens: [`shared::principal::TokenStore`].
 
-use harness::stores::{at, tenant};
+use harness::stores::{at, tenant, token};
 use shared::app::Stores;
 use shared::error::StoreError;
 use shared::id::{AgentId, PrincipalId, TenantId};
 use shared::limit::Limit;
-use shared::principal::{Scope, Token, secret_sha256};
-
-fn token(id: &str, created: i64) -> Token {
-    Token {
-        id: PrincipalId::new(id),
-        tenant: tenant(),
-        name: format!("token {id}"),
-        secret_sha256: secret_sha256(id),
-        scopes: vec![Scope::Chat],
-        agents: None,
-        cidrs: None,
-        limit: None,
-        created_at: at(created),
-        expires_at: None,
-        revoked_at: None,
-    }
-}
+use shared::principal::{Scope, Token};
 
 async fn find(stores: &Stores, id: &str) -> Option<Token> {
     stores.tokens.find(&PrincipalId::new(id)).await.expect("an answer")

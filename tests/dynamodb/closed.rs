@@ -1,25 +1,14 @@
 //! A region that was closed: it gives no sign of life any more, and is among the regions that there are no longer.
 
 use super::Lab;
-use harness::stores::{at, new_job, new_turn, run, stores_of, tenant};
+use harness::stores::{at, new_job, new_turn, run, tenant};
 use shared::adapters::aws::dynamodb::table::{Key, Table};
-use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, Here};
-use shared::app::Stores;
-use shared::id::{RandomIds, SessionKey};
+use shared::id::SessionKey;
+use shared::job::Work;
 use shared::region::{Regions, Verdict};
-use shared::session::NewTurn;
-use std::sync::Arc;
 use std::time::Duration;
 
 const MINUTE: i64 = 60_000;
-
-fn region(lab: &Lab, name: &str, ordinal: u64, regions: &[&str]) -> (Stores, DynamoRegions) {
-    let regions = regions.iter().map(|name| (*name).to_owned()).collect();
-    let here = Here { region: name.to_owned(), ordinal, places: regions };
-    let rows = DynamoStores::new(Arc::new(lab.core.clone()), Arc::new(lab.local.clone()), here);
-    let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
-    (stores_of(&Arc::new(rows)), regions)
-}
 
 /// Whether a session is looked after in `a`.
 async fn is_watched(lab: &Lab, session: &str) -> bool {
@@ -29,11 +18,11 @@ async fn is_watched(lab: &Lab, session: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_region_keeps_no_session_on_the_list_of_those_that_are_looked_after() {
-    for (others, expected) in [(["a", "b", "c"].as_slice(), true), (&["a", "b"], false)] {
+    for (others, expected) in [(["a", "b", "c"].as_slice(), true), (&["a", "b", "closed"], false)] {
         let lab = Lab::new().await;
-        let (_, closed) = region(&lab, "c", 2, &["a", "b", "c"]);
+        let (_, closed) = lab.region(2, &["a", "b", "c"]);
         closed.beat(at(0)).await.expect("a sign of life");
-        let ((stores, a), (_, b)) = (region(&lab, "a", 0, others), region(&lab, "b", 1, others));
+        let ((stores, a), (_, b)) = (lab.region(0, others), lab.region(1, others));
         run(&stores, &new_turn("t", "s"), 10).await;
         for minute in 1..20 {
             b.beat(at(minute * MINUTE)).await.expect("a sign of life");
@@ -45,27 +34,31 @@ async fn a_closed_region_keeps_no_session_on_the_list_of_those_that_are_looked_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_closed_region_accepted_is_taken_over() {
-    let lab = Lab::new().await;
-    let (there, closed) = region(&lab, "c", 2, &["a", "b", "c"]);
-    closed.beat(at(0)).await.expect("a sign of life");
-    let (stores, a) = region(&lab, "a", 0, &["a", "b"]);
-    run(&there, &new_turn("t1", "s"), 10).await;
-    assert!(there.jobs.enqueue(&new_job("j", "hello"), Duration::ZERO, at(20)).await.expect("an answer"));
-    // A turn that it writes after the session has moved.
-    let session = SessionKey::new("s");
-    let home = a.home(&tenant(), &session).await.expect("an answer").expect("a home");
-    let late = NewTurn { session: session.clone(), ..new_turn("t2", "s") };
-    let before = lab.core.get(&Key { partition: "S#main#s".to_owned(), sort: "H".to_owned() }).await;
-    let before = before.expect("an answer").expect("the session's item");
-    a.take_over(&tenant(), &session, &home, at(30)).await.expect("a home");
-    let now = lab.core.get(&before.key).await.expect("an answer").expect("the session's item");
-    lab.put(before).await;
-    run(&there, &late, 40).await;
-    lab.put(now).await;
-    let settled = a.reconcile(at(20 * MINUTE), 10).await.expect("a look");
-    let verdicts: Vec<_> = settled.iter().map(|late| (late.turn.as_str(), late.verdict)).collect();
-    assert_eq!(verdicts, [("t2", Verdict::Ended)]);
-    let taken = stores.jobs.receive(9, at(21 * MINUTE), at(22 * MINUTE)).await.expect("an answer");
-    assert_eq!(taken.len(), 1);
+async fn what_a_closed_region_accepted_is_taken_over_also_by_the_last_one() {
+    for left in [["a", "b", "closed"], ["a", "closed", "closed"]] {
+        let lab = Lab::new().await;
+        let (there, closed) = lab.region(2, &["a", "b", "c"]);
+        closed.beat(at(0)).await.expect("a sign of life");
+        let (stores, a) = lab.region(0, &left);
+        run(&there, &new_turn("t1", "s"), 10).await;
+        assert!(there.jobs.enqueue(&new_job("j", "hello"), Duration::ZERO, at(20)).await.expect("an answer"));
+        let session = SessionKey::new("s");
+        let home = a.home(&tenant(), &session).await.expect("an answer").expect("a home");
+        let before = lab.core.get(&Key { partition: "S#main#s".to_owned(), sort: "H".to_owned() }).await;
+        let before = before.expect("an answer").expect("the session's item");
+        a.take_over(&tenant(), &session, &home, at(30)).await.expect("a home");
+        let now = lab.core.get(&before.key).await.expect("an answer").expect("the session's item");
+        // A turn that it writes after the session has moved.
+        lab.put(before).await;
+        run(&there, &new_turn("t2", "s"), 40).await;
+        lab.put(now).await;
+        let settled = a.reconcile(at(20 * MINUTE), 10).await.expect("a look");
+        let verdicts: Vec<_> = settled.iter().map(|late| (late.turn.as_str(), late.verdict)).collect();
+        assert_eq!(verdicts, [("t2", Verdict::Ended)]);
+        let taken = stores.jobs.receive(9, at(21 * MINUTE), at(22 * MINUTE)).await.expect("an answer");
+        let ids: Vec<_> = taken.iter().map(|taken| taken.job.job.id.as_str()).collect();
+        assert_eq!(ids, ["j"]);
+        let Work::Turn(request) = &taken[0].job.job.work;
+        assert!(request.options.may_have_run);
+    }
 }

@@ -67,15 +67,7 @@ async fn a_session(lab: &Lab) {
 async fn left(lab: &Lab) -> Vec<String> {
     let mut left = Vec::new();
     for partition in ["S#main#s", "T#main#t1", "T#main#t2", "I#main#alice#k", "I#main#alice#k2", "K#main"] {
-        let query = Query {
-            index: None,
-            partition: partition.to_owned(),
-            from: " ".to_owned(),
-            to: "~".to_owned(),
-            newest_first: false,
-            limit: 1_000,
-        };
-        let items = lab.core.query(&query).await.expect("items");
+        let items = lab.items(partition, " ").await;
         let is_row = |item: &Item| item.attrs.contains_key("a") && !item.attrs.contains_key("b");
         left.extend(items.into_iter().filter(|item| !is_row(item)).map(|item| format!("{:?}", item.key)));
     }

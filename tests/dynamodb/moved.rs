@@ -2,11 +2,8 @@
 
 use super::Lab;
 use super::cut_short::Dying;
-use harness::stores::{at, new_job, new_turn, run, stores_of, tenant};
-use shared::adapters::aws::dynamodb::table::Table;
-use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, Here};
-use shared::app::Stores;
-use shared::id::{RandomIds, SessionKey};
+use harness::stores::{at, new_job, new_turn, run, tenant};
+use shared::id::SessionKey;
 use shared::job::Work;
 use shared::region::Regions;
 use std::sync::Arc;
@@ -15,24 +12,16 @@ use std::time::Duration;
 
 const NAMES: [&str; 2] = ["us-east-1", "eu-central-1"];
 
-fn region(lab: &Lab, number: usize, core: Arc<dyn Table>) -> (Stores, DynamoRegions) {
-    let (region, regions) = (NAMES[number].to_owned(), NAMES.map(str::to_owned).to_vec());
-    let here = Here { region, ordinal: number as u64, places: regions };
-    let rows = DynamoStores::new(core, Arc::new(lab.local.clone()), here);
-    let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
-    (stores_of(&Arc::new(rows)), regions)
-}
-
 /// Whether a job that waits in the first region is told that it may have run, after the region `begins` has begun it and
 /// died behind so many writes, and the session has moved to the other one.
 async fn may_have_run(begins: usize, writes: usize) -> bool {
     let lab = Lab::new().await;
-    let [here, there] = [0, 1].map(|number| region(&lab, number, Arc::new(lab.core.clone())));
+    let [here, there] = [0, 1].map(|number| lab.region(number, &NAMES));
     let (first, next) = if begins == 0 { (&here, &there) } else { (&there, &here) };
     run(&first.0, &new_turn("before", "s"), 10).await;
     assert!(here.0.jobs.enqueue(&new_job("j", "hello"), Duration::ZERO, at(20)).await.expect("an answer"));
     let dying = Dying { table: lab.core.clone(), left: AtomicUsize::new(writes) };
-    let (dying, _) = region(&lab, begins, Arc::new(dying));
+    let (dying, _) = lab.region_over(Arc::new(dying), begins, &NAMES);
     let begun = dying.sessions.begin(&new_turn("j", "s"), at(30), at(120)).await;
     assert_eq!(begun.is_ok(), writes > 1, "{begun:?}");
     let session = SessionKey::new("s");

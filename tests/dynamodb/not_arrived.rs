@@ -2,28 +2,24 @@
 
 use super::Lab;
 use async_trait::async_trait;
-use harness::stores::{at, new_job, stores_of, tenant};
+use harness::stores::{at, new_job, tenant};
+use shared::adapters::aws::dynamodb::DynamoRegions;
+use shared::adapters::aws::dynamodb::schema::DUE;
 use shared::adapters::aws::dynamodb::table::{Condition, Item, Key, Query, Table, Write, WriteError};
-use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, Here};
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{JobId, RandomIds, RegionId};
+use shared::id::{JobId, RegionId};
 use shared::job::{Delivery, JobFilter, JobState, Work};
 use shared::region::Regions;
 use std::sync::Arc;
 use std::time::Duration;
 
 const LOST: &str = "eu-central-1";
-const DAY: i64 = 24 * 60 * 60 * 1_000;
 
-/// The stores of a region that lives, and its look after the others.
-fn elsewhere(core: Arc<dyn Table>, lab: &Lab) -> (Stores, DynamoRegions) {
-    let regions = [LOST, "ap-northeast-1"].map(str::to_owned).to_vec();
-    let here = Here { region: "ap-northeast-1".to_owned(), ordinal: 1, places: regions };
-    let rows = DynamoStores::new(core, Arc::new(lab.local.clone()), here);
-    let regions = DynamoRegions::new(rows.clone(), Arc::new(RandomIds), Duration::from_secs(90));
-    (stores_of(&Arc::new(rows)), regions)
-}
+/// The lost region and one that lives.
+const NAMES: [&str; 2] = [LOST, "ap-northeast-1"];
+
+const DAY: i64 = 24 * 60 * 60 * 1_000;
 
 /// A job whose work does not fit into its row.
 async fn enqueue(stores: &Stores, id: &str, now: i64) {
@@ -45,7 +41,7 @@ async fn look(regions: &DynamoRegions, now: i64, limit: usize) {
 }
 
 async fn lose(lab: &Lab, regions: &DynamoRegions) {
-    let there = DynamoRegions::new(lab.rows(), Arc::new(RandomIds), Duration::from_secs(90));
+    let (_, there) = lab.region(0, &NAMES);
     there.beat(at(1)).await.expect("a sign of life");
     regions.set_in_service(&RegionId::new(LOST), false, at(20)).await.expect("a flag");
 }
@@ -60,6 +56,20 @@ async fn receive(stores: &Stores, max: usize, now: i64) -> Vec<Delivery> {
     stores.jobs.receive(max, at(now), at(now + 60_000)).await.expect("an answer")
 }
 
+/// The jobs that wait in a shard of the lost region's queue, in their order.
+async fn waiting(lab: &Lab, shard: u64) -> Vec<String> {
+    let query = Query {
+        index: Some(DUE),
+        partition: format!("DUE#{LOST}#{shard}"),
+        from: "0".to_owned(),
+        to: "g".to_owned(),
+        newest_first: false,
+        limit: 100,
+    };
+    let items = lab.core.query(&query).await.expect("items");
+    items.into_iter().map(|item| item.key.partition.replace("J#main#", "")).collect()
+}
+
 fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries.iter().map(|delivery| delivery.job.job.id.as_str()).collect()
 }
@@ -67,7 +77,7 @@ fn ids(deliveries: &[Delivery]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_taken_over_when_all_of_it_has_arrived() {
     let lab = Lab::new().await;
-    let (stores, regions) = elsewhere(Arc::new(lab.core.clone()), &lab);
+    let (stores, regions) = lab.region(1, &NAMES);
     enqueue(&lab.stores, "j", 10).await;
     let piece = keep_back(&lab, "j", LOST).await;
     lose(&lab, &regions).await;
@@ -85,7 +95,7 @@ async fn a_job_is_taken_over_when_all_of_it_has_arrived() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_does_not_arrive_within_a_day_is_given_up_and_redriven_where_it_was_written() {
     let lab = Lab::new().await;
-    let (stores, regions) = elsewhere(Arc::new(lab.core.clone()), &lab);
+    let (stores, regions) = lab.region(1, &NAMES);
     enqueue(&lab.stores, "j", 10).await;
     let piece = keep_back(&lab, "j", LOST).await;
     lose(&lab, &regions).await;
@@ -103,8 +113,7 @@ async fn a_job_that_does_not_arrive_within_a_day_is_given_up_and_redriven_where_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_have_not_arrived_keep_no_others_waiting() {
     let lab = Lab::new().await;
-    let (stores, regions) = elsewhere(Arc::new(lab.core.clone()), &lab);
-    // Enough for each shard of the queue.
+    let (stores, regions) = lab.region(1, &NAMES);
     for number in 0..8 {
         let id = format!("large {number}");
         enqueue(&lab.stores, &id, number).await;
@@ -112,6 +121,12 @@ async fn jobs_that_have_not_arrived_keep_no_others_waiting() {
         let small = new_job(&format!("small {number}"), "hello");
         let is_new = lab.stores.jobs.enqueue(&small, Duration::ZERO, at(20 + number)).await;
         assert!(is_new.expect("an answer"));
+    }
+    for shard in 0..4 {
+        let waiting = waiting(&lab, shard).await;
+        let first = waiting.first().is_some_and(|id| id.starts_with("large"));
+        let is_behind = first && waiting.iter().any(|id| id.starts_with("small"));
+        assert!(is_behind, "in each shard of the queue a small one stands behind a large one: {waiting:?}");
     }
     lose(&lab, &regions).await;
     for _ in 0..8 {
@@ -124,6 +139,7 @@ async fn jobs_that_have_not_arrived_keep_no_others_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_was_taken_over_too_early_keeps_no_others_waiting() {
     let lab = Lab::new().await;
+    // As if this region had taken it over before its work had arrived.
     enqueue(&lab.stores, "large", 10).await;
     let piece = keep_back(&lab, "large", LOST).await;
     let small = new_job("small", "hello");
@@ -164,7 +180,7 @@ impl Table for Troubled {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_is_no_gap_in_what_has_arrived() {
     let lab = Lab::new().await;
-    let (stores, regions) = elsewhere(Arc::new(Troubled(Arc::new(lab.core.clone()))), &lab);
+    let (stores, regions) = lab.region_over(Arc::new(Troubled(Arc::new(lab.core.clone()))), 1, &NAMES);
     enqueue(&lab.stores, "j", 10).await;
     lose(&lab, &regions).await;
     let filter = JobFilter { limit: 99, ..JobFilter::default() };

@@ -8,17 +8,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use harness::dynamo::{Dynamo, client, here};
-use harness::stores::{at, audit, idempotency, new_job, new_turn, says, start, stores_of, tenant};
+use harness::stores::{answer_key, at, audit, new_job, new_turn, says, start, stores_of, tenant, token};
 use serde_json::{Value, json};
 use shared::adapters::aws::dynamodb::schema::LISTED;
 use shared::adapters::aws::dynamodb::table::{Query, Table};
 use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable};
-use shared::answer::{AnswerKey, Claim};
+use shared::answer::Claim;
 use shared::app::Stores;
 use shared::error::StoreError;
-use shared::id::{JobId, PrincipalId, SessionKey};
+use shared::id::{JobId, SessionKey};
 use shared::job::Outcome;
-use shared::principal::{Scope, Token, secret_sha256};
 use shared::session::{Begun, Step, Window};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,9 +69,9 @@ impl Lossy {
         (status, [("content-type", "application/x-amz-json-1.0")], body).into_response()
     }
 
-    /// So many answers to writes are lost from now on.
+    /// So many answers to writes are lost from now on. Those that were to be lost before must have been.
     fn lose(&self, answers: usize) {
-        self.losing.store(answers, Ordering::SeqCst);
+        assert_eq!(self.losing.swap(answers, Ordering::SeqCst), 0, "an answer was not lost");
     }
 }
 
@@ -99,11 +98,7 @@ impl Far {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_is_repeated_because_its_answer_was_lost_does_not_lose_against_itself() {
     let Far { stores, way, _servers } = Far::new().await;
-    let key = AnswerKey {
-        tenant: tenant(),
-        principal: PrincipalId::new("alice"),
-        idempotency: idempotency("k", "same"),
-    };
+    let key = answer_key("k", "same");
     way.lose(1);
     let claim = stores.answers.claim(&key, at(10), at(100)).await.expect("a claim");
     assert_eq!(claim, Claim::Claimed);
@@ -123,6 +118,7 @@ async fn a_write_that_is_repeated_because_its_answer_was_lost_does_not_lose_agai
     way.lose(1);
     let resumed = stores.sessions.begin(&new, at(200), at(300)).await.expect("a verdict");
     assert!(matches!(resumed, Begun::Resumed { .. }), "{resumed:?}");
+    way.lose(0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,6 +137,7 @@ async fn a_jobs_end_and_its_redrive_do_not_lose_against_themselves() {
     }
     way.lose(1);
     stores.jobs.redrive(&tenant(), &JobId::new("j"), at(30)).await.expect("a redrive");
+    way.lose(0);
     let delivered = stores.jobs.receive(1, at(40), at(100)).await.expect("deliveries");
     assert_eq!(delivered.iter().map(|delivery| delivery.job.attempts).collect::<Vec<_>>(), [1]);
 }
@@ -148,21 +145,10 @@ async fn a_jobs_end_and_its_redrive_do_not_lose_against_themselves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_token_does_not_find_its_own_id_taken() {
     let Far { stores, way, _servers } = Far::new().await;
-    let token = Token {
-        id: PrincipalId::new("alice"),
-        tenant: tenant(),
-        name: "ci".to_owned(),
-        secret_sha256: secret_sha256("secret"),
-        scopes: vec![Scope::Chat],
-        agents: None,
-        cidrs: None,
-        limit: None,
-        created_at: at(10),
-        expires_at: None,
-        revoked_at: None,
-    };
+    let token = token("alice", 10);
     way.lose(1);
     stores.tokens.insert(&token).await.expect("a token");
+    way.lose(0);
     let taken = stores.tokens.insert(&token).await;
     assert!(matches!(taken, Err(StoreError::Broken(_))), "{taken:?}");
 }
@@ -175,6 +161,7 @@ async fn a_step_whose_answers_are_all_lost_is_recorded_once() {
     way.lose(3);
     let lost = stores.sessions.append(&lease, &step, at(20), at(110)).await;
     assert!(matches!(lost, Err(StoreError::Unavailable(_))), "{lost:?}");
+    way.lose(0);
     let next = stores.sessions.append(&lease, &step, at(30), at(120)).await.expect("an append");
     assert_eq!((next.seq, next.until), (2, at(120)));
     let window = Window::newest(9);

@@ -2,7 +2,7 @@
 //! the demo model, with a clock that stands still and names that count up.
 
 use crate::files::tools_on_folders;
-use crate::stores::stores_of;
+use crate::stores::{stores_of, token};
 use crate::time::{ManualClock, SequentialIds};
 use axum::Router;
 use axum::body::Body;
@@ -19,7 +19,7 @@ use shared::agent::runner::{Runner, RunnerParts};
 use shared::app::{App, Lifecycle, Stores};
 use shared::clock::Clock;
 use shared::config::Config;
-use shared::id::{PrincipalId, TenantId};
+use shared::id::TenantId;
 use shared::metrics::Metrics;
 use shared::principal::{Scope, Token, secret_sha256};
 use shared::tool::Tool;
@@ -190,17 +190,11 @@ impl TestApp {
     /// A new token with these scopes, changed before it is stored.
     pub async fn token_with(&self, id: &str, scopes: &[Scope], change: impl FnOnce(&mut Token)) -> String {
         let mut token = Token {
-            id: PrincipalId::new(id),
             tenant: self.app.tenant.clone(),
-            name: format!("token {id}"),
             secret_sha256: secret_sha256(SECRET),
             scopes: scopes.to_vec(),
-            agents: None,
-            cidrs: None,
-            limit: None,
             created_at: self.clock.now(),
-            expires_at: None,
-            revoked_at: None,
+            ..token(id, 0)
         };
         change(&mut token);
         self.app.stores.tokens.insert(&token).await.expect("a new token");

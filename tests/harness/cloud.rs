@@ -1,6 +1,6 @@
 //! The product on AWS, emulated: its three functions on the [`Platform`], their stores behind them, an API gateway in front.
 
-use crate::dynamo::{Dynamo, create};
+use crate::dynamo::{Dynamo, create, region, regions_over};
 use crate::files::Bucket;
 use crate::lambda::front::Front;
 use crate::lambda::source::{Poller, Source};
@@ -9,7 +9,7 @@ use crate::sqs::Sqs;
 use crate::stores::stores_of;
 use serde_json::Value;
 use shared::adapters::aws::dynamodb::schema::{CORE_INDEXES, LOCAL_INDEXES};
-use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable};
 use shared::adapters::aws::sqs::SqsJobQueue;
 use shared::app::Stores;
 use shared::clock::{Clock, SystemClock};
@@ -85,9 +85,7 @@ impl Account {
         }
         let queue_url = sqs.queue().await;
         let table = |name: &str| Arc::new(DynamoTable::new(client.clone(), name));
-        let names: Vec<String> = regions.iter().map(|name| (*name).to_owned()).collect();
-        let here = Here { region: names[0].clone(), ordinal: 0, places: names };
-        let rows = DynamoStores::new(table(&core), table(&local_of(regions[0])), here);
+        let rows = DynamoStores::new(table(&core), table(&local_of(regions[0])), region(0, regions));
         let jobs =
             SqsJobQueue::new(rows.clone(), sqs.client().config().clone(), queue_url.as_str(), Duration::ZERO);
         let stores = Stores { jobs: Arc::new(jobs), ..stores_of(&Arc::new(rows.clone())) };
@@ -124,7 +122,7 @@ impl Account {
             platform.deploy(name, function.clone());
         }
         let front = Front::start(&platform, &format!("{GATEWAY}{suffix}")).await;
-        let regions = DynamoRegions::new(rows, Arc::new(RandomIds), Duration::from_secs(90));
+        let regions = regions_over(rows);
         let bucket = buckets.swap_remove(0);
         let poller = Poller::new(&platform, &format!("{QUEUE_WORKER}{suffix}"), sqs.client(), &queue_url);
         Deployment {

@@ -11,12 +11,14 @@ use aws_sdk_dynamodb::types::{
 };
 use shared::adapters::aws::dynamodb::schema::{CORE_INDEXES, LOCAL_INDEXES};
 use shared::adapters::aws::dynamodb::table::{Index, PARTITION, SORT};
-use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable, Here};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, DynamoTable, Here};
+use shared::id::RandomIds;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 /// A server at work; killed with its last user.
 #[derive(Debug)]
@@ -114,7 +116,18 @@ pub fn client(endpoint: &str) -> Client {
 
 /// The only region of most tests.
 pub fn here() -> Here {
-    Here { region: "eu-central-1".to_owned(), ordinal: 0, places: vec!["eu-central-1".to_owned()] }
+    region(0, &["eu-central-1"])
+}
+
+/// The region with this number among these.
+pub fn region(number: usize, of: &[&str]) -> Here {
+    let places: Vec<String> = of.iter().map(|name| (*name).to_owned()).collect();
+    Here { region: places[number].clone(), ordinal: number as u64, places }
+}
+
+/// What looks after the homes of the sessions in these stores; a lease runs for 90 seconds.
+pub fn regions_over(rows: DynamoStores) -> DynamoRegions {
+    DynamoRegions::new(rows, Arc::new(RandomIds), Duration::from_secs(90))
 }
 
 /// Empty stores of DynamoDB (emulated).

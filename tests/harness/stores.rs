@@ -4,6 +4,7 @@ use serde_json::json;
 use shared::adapters::memory::Memory;
 use shared::adapters::onprem::Sqlite;
 use shared::agent::{RunOptions, RunRequest};
+use shared::answer::AnswerKey;
 use shared::app::Stores;
 use shared::audit::NewAudit;
 use shared::clock::Timestamp;
@@ -12,6 +13,7 @@ use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, T
 use shared::job::{NewJob, Work};
 use shared::message::MessageBody;
 use shared::model::{StopReason, Usage};
+use shared::principal::{Scope, Token, secret_sha256};
 use shared::session::{Begun, Failure, Idempotency, Lease, NewTurn, Reply, Session, Step, TurnOutcome};
 use std::path::Path;
 use std::sync::Arc;
@@ -105,6 +107,32 @@ pub fn keyed_turn(turn: &str, session: &str, key: &str) -> NewTurn {
 /// A key and a fingerprint.
 pub fn idempotency(key: &str, fingerprint: &str) -> Idempotency {
     Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_owned() }
+}
+
+/// As [`idempotency`], of a request by `alice`.
+pub fn answer_key(key: &str, fingerprint: &str) -> AnswerKey {
+    AnswerKey {
+        tenant: tenant(),
+        principal: PrincipalId::new("alice"),
+        idempotency: idempotency(key, fingerprint),
+    }
+}
+
+/// A token without limits that may chat, whose secret is its id.
+pub fn token(id: &str, created: i64) -> Token {
+    Token {
+        id: PrincipalId::new(id),
+        tenant: tenant(),
+        name: format!("token {id}"),
+        secret_sha256: secret_sha256(id),
+        scopes: vec![Scope::Chat],
+        agents: None,
+        cidrs: None,
+        limit: None,
+        created_at: at(created),
+        expires_at: None,
+        revoked_at: None,
+    }
 }
 
 /// A row for the audit trail.

@@ -193,10 +193,10 @@ async fn a_reset_gives_a_session_an_empty_transcript_once_per_key() {
 }
 
 /// Keeps answers, but for the first one.
-struct Late(Memory, AtomicBool);
+struct Forgetful(Memory, AtomicBool);
 
 #[async_trait]
-impl AnswerStore for Late {
+impl AnswerStore for Forgetful {
     async fn claim(&self, key: &AnswerKey, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
         self.0.claim(key, now, until).await
     }
@@ -219,13 +219,13 @@ impl AnswerStore for Late {
 #[tokio::test]
 async fn a_reset_whose_answer_was_not_kept_is_answered_even_after_another_one() {
     let memory = Memory::new();
-    let answers = Arc::new(Late(memory.clone(), AtomicBool::new(false)));
+    let answers = Arc::new(Forgetful(memory.clone(), AtomicBool::new(false)));
     let app = TestApp::with_stores(Stores { answers, ..stores_of(&Arc::new(memory)) });
     let token = operator(&app).await;
     say(&app, &token, "agent:main:r", "Hello").await;
     let reset = || app.post("/v1/sessions/agent:main:r/reset", &token);
     let keyed = || reset().header("idempotency-key", "k").send();
-    assert_eq!(keyed().await.status, 503);
+    assert_eq!(keyed().await.code(), (503, "unavailable".to_owned()));
     assert_eq!(reset().send().await.status, 200);
     say(&app, &token, "agent:main:r", "Again").await;
     let present = app.get("/v1/sessions/agent:main:r", &token).send().await.json();

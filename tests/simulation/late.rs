@@ -3,6 +3,7 @@
 use super::dice::Dice;
 use super::life::Life;
 use super::regions::{Stage, World, name, stores};
+use super::settled::has_begun;
 use super::tables::{RegionTable, Tables, Which};
 use crate::stores::{at, done, new_turn, run, says, start, tenant};
 use crate::time::SequentialIds;
@@ -245,6 +246,28 @@ async fn a_session_that_moved_is_at_work_nowhere_once_it_is_looked_after_no_long
     two.replicate().await;
     assert_eq!(at_work(&two.core(0)).await, []);
     assert_eq!(two.tables.differences(), [""; 0]);
+}
+
+/// What the random histories ask of the tables when a region is lost.
+#[tokio::test(start_paused = true)]
+async fn a_turn_has_begun_where_it_was_accepted_and_only_arrived_elsewhere() {
+    let two = Two::new();
+    let begun = |turn| [0, 1].map(|region| has_begun(&two.tables, region, turn));
+    let new = new_turn("t", "s");
+    let lease = start(&two.stores[0], &new, 0, 100).await;
+    two.stores[0].sessions.append(&lease, &says("a"), at(10), at(100)).await.expect("a lease");
+    assert_eq!(begun("t"), [true, false]);
+    two.replicate().await;
+    assert_eq!(two.tables.items(1, "M#").len(), 2, "its steps have arrived");
+    assert_eq!(begun("t"), [true, false]);
+    two.take_over("s", 1_000).await;
+    let resumed = two.stores[1].sessions.begin(&new, at(1_000), at(2_000)).await.expect("a verdict");
+    let Begun::Resumed { lease, .. } = resumed else { panic!("{resumed:?}") };
+    two.stores[1].sessions.commit(&lease, &says("d"), &done("d"), at(1_000)).await.expect("a commit");
+    assert_eq!(begun("t"), [true, false], "it went on there");
+    run(&two.stores[1], &new_turn("next", "s"), 1_000).await;
+    two.replicate().await;
+    assert_eq!(begun("next"), [false, true]);
 }
 
 /// Regions whose look never ends.

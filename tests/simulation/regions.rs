@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::life::Life;
 use super::model::{Effects, SimulatedModel, tools};
 use super::tables::{LONGEST_LAG, REGIONS, RegionTable, Tables, Which};
-use crate::stores::stores_of;
+use crate::stores::{stores_of, token};
 use crate::time::SequentialIds;
 use async_trait::async_trait;
 use axum::Router;
@@ -15,7 +15,7 @@ use futures::StreamExt;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use shared::adapters::aws::dynamodb::table::Table;
-use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores, Here};
+use shared::adapters::aws::dynamodb::{DynamoRegions, DynamoStores};
 use shared::agent::home::{HomeInvoker, HomeParts, HomeReceiver};
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::agent::{AgentInvoker, RunRequest, TurnStream};
@@ -23,7 +23,7 @@ use shared::app::{App, Lifecycle, Stores};
 use shared::clock::{Clock, Timestamp};
 use shared::config::Config;
 use shared::error::{Error, ErrorKind};
-use shared::id::{IdSource, PrincipalId, RegionId, TenantId, TurnId};
+use shared::id::{IdSource, RegionId, TenantId, TurnId};
 use shared::limit::Limit;
 use shared::metrics::Metrics;
 use shared::model::ModelProvider;
@@ -146,17 +146,12 @@ impl World {
             world
         });
         let token = Token {
-            id: PrincipalId::new("t"),
             tenant: TenantId::single(),
-            name: "simulation".to_owned(),
             secret_sha256: secret_sha256(SECRET),
             scopes: vec![Scope::Admin],
-            agents: None,
-            cidrs: None,
             limit: Some(Limit { per_second: 10_000.0, burst: 10_000 }),
             created_at: world.clock.now(),
-            expires_at: None,
-            revoked_at: None,
+            ..token("t", 0)
         };
         world.at(0).app.stores.tokens.insert(&token).await.expect("a token");
         for region in 0..REGIONS {
@@ -398,9 +393,7 @@ pub(super) fn stores(
 ) -> (Stores, Arc<dyn Regions>) {
     let core: Arc<dyn Table> = RegionTable::new(tables, region, Which::Core, life);
     let local: Arc<dyn Table> = RegionTable::new(tables, region, Which::Local, life);
-    let names = NAMES.map(str::to_owned).to_vec();
-    let here = Here { region: NAMES[region].to_owned(), ordinal: region as u64, places: names };
-    let stores = DynamoStores::new(core, local, here);
+    let stores = DynamoStores::new(core, local, crate::dynamo::region(region, &NAMES));
     let regions = DynamoRegions::new(stores.clone(), ids, Duration::from_secs(90));
     (stores_of(&Arc::new(stores)), Arc::new(regions))
 }

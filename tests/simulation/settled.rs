@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::history::{Ask, Report, SESSIONS, Told, heal, key_of, pass, set_in_service};
 use super::model::marked;
 use super::regions::{Answer, NAMES, World, name};
-use super::tables::REGIONS;
+use super::tables::{REGIONS, Tables};
 use serde_json::Value;
 use shared::adapters::aws::dynamodb::table::{Attr, Item};
 use shared::id::{SessionId, TenantId, TurnId};
@@ -84,7 +84,7 @@ pub(super) async fn survive(
 async fn own_outcomes(world: &World, regions: &[usize], told: &Mutex<Told>, report: &mut Report) {
     let told = told.lock().expect("no panic").clone();
     for (turn, ask) in &told.accepted {
-        if !regions.iter().any(|region| has_begun(world, *region, turn)) {
+        if !regions.iter().any(|region| has_begun(&world.tables, *region, turn)) {
             continue;
         }
         let mut seen = Vec::new();
@@ -97,18 +97,20 @@ async fn own_outcomes(world: &World, regions: &[usize], told: &Mutex<Told>, repo
     }
 }
 
-/// Whether a turn has begun in a region, and not only arrived there.
-fn has_begun(world: &World, region: usize, turn: &str) -> bool {
+/// Whether a turn has begun in a region, and not only arrived there. Reads the stored form by hand.
+pub(super) fn has_begun(tables: &Tables, region: usize, turn: &str) -> bool {
     let is_first = |step: &Item| {
-        let body = match step.attrs.get("b") {
-            Some(Attr::Text(body)) => serde_json::from_str::<Value>(body).unwrap_or_default(),
-            _ => Value::Null,
-        };
-        let epoch = step.key.sort.split('#').nth(2).and_then(|epoch| epoch.parse::<u64>().ok());
-        body.get("t").is_some() && epoch.is_some_and(|epoch| epoch % MOST_REGIONS == region as u64)
+        // Of a deleted session's step only the audit rows are left.
+        let Some(body) = step.attrs.get("b") else { return false };
+        let Attr::Text(body) = body else { panic!("no body: {body:?}") };
+        // No step of a history is so large that its body goes on in further items.
+        let body: Value = serde_json::from_str(body).expect("a whole body");
+        let epoch = step.key.sort.split('#').nth(2).expect("a step's key");
+        let epoch: u64 = epoch.parse().expect("an epoch");
+        body.get("t").is_some() && epoch % MOST_REGIONS == region as u64
     };
     let of_turn = |step: &Item| step.attrs.get("turn") == Some(&Attr::Text(turn.to_owned()));
-    world.tables.items(region, "M#").iter().any(|step| of_turn(step) && is_first(step))
+    tables.items(region, "M#").iter().any(|step| of_turn(step) && is_first(step))
 }
 
 /// Whether each of these regions has had a sign of life of that one.

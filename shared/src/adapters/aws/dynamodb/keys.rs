@@ -14,7 +14,7 @@ pub(super) const META: &str = "H";
 /// The sort key of what a deletion still has to clear.
 pub(super) const CLEARING: &str = "H!";
 
-/// How many partitions of an index share what all sessions of a tenant write.
+/// How many partitions of an index share what all sessions of a tenant write: a power of two.
 pub(super) const SHARDS: u64 = 4;
 
 /// Positions in keys have twelve digits.
@@ -223,18 +223,20 @@ pub(super) fn subject(subject: &str) -> Key {
 
 /// One of [`SHARDS`], the same for the same text.
 pub(super) fn shard(text: &str) -> u64 {
-    // FNV-1a: spreads well enough, and is the same in every process and version.
+    // FNV-1a: the same in every process and version.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    // The lower bits of FNV depend on little of the text.
-    (hash >> 32) % SHARDS
+    // Few bits of it depend on the last characters, in which names differ most. Multiplied by 2^64 divided by the golden
+    // ratio (Fibonacci hashing), the highest bits depend on all of it.
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_steps_key_leads_back_to_it() {
@@ -242,6 +244,15 @@ mod tests {
         let at = StepAt { epoch: 17, first: 3, n: 12 };
         assert_eq!(step_of(&step(&id, at, 0)), Some((id.clone(), at, 0)));
         assert_eq!(step_of(&step(&id, at, 2)), Some((id, at, 2)));
+    }
+
+    #[test]
+    fn names_that_differ_only_at_their_end_spread_over_the_shards() {
+        let mut counts = BTreeMap::from_iter((0..SHARDS).map(|shard| (shard, 0)));
+        for number in 0..1_000 {
+            *counts.entry(shard(&format!("agent:main:user-{number}"))).or_default() += 1;
+        }
+        assert!(counts.len() == 4 && counts.values().all(|count| (200..=300).contains(count)), "{counts:?}");
     }
 
     proptest! {
