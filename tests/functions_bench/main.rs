@@ -80,7 +80,7 @@ async fn measure(options: &Options) -> Result<()> {
         Some(folder) => found(folder, options.through.as_deref())?,
         None => build()?,
     };
-    let (cold, warm) = if options.smoke { (2, 20) } else { (20, 500) };
+    let (starts, cold, warm) = if options.smoke { (2, 2, 20) } else { (200, 20, 500) };
     let programs = Programs {
         gateway: text(&built[1].program)?,
         agent_invoke: text(&built[2].program)?,
@@ -89,9 +89,16 @@ async fn measure(options: &Options) -> Result<()> {
     let agent = json!({"id": "main", "model": "demo/echo", "workspace": "main"});
     let deployment = Deployment::start(programs, &json!({"agents": [agent]})).await;
     deployment.platform.deploy(HELLO, Function::new(text(&built[0].program)?));
+    // In turn, so that a slow moment of the machine is every function's.
+    let mut inits = vec![Vec::new(); built.len()];
+    for _ in 0..starts {
+        for (built, inits) in built.iter().zip(&mut inits) {
+            inits.extend(start(&deployment, built).await?);
+        }
+    }
     let mut rows = Vec::new();
-    for built in &built {
-        rows.push(one(&deployment, built, cold, warm).await?);
+    for (built, inits) in built.iter().zip(&inits) {
+        rows.push(one(&deployment, built, inits, warm).await?);
     }
     let chat = chat(&deployment, cold, warm).await?;
     let mut out = std::io::stdout().lock();
@@ -210,32 +217,35 @@ fn event(name: &str) -> Value {
     }
 }
 
-async fn one(deployment: &Deployment, built: &Built, cold: usize, warm: usize) -> Result<Figures> {
+/// Asks the function for an answer to such an event.
+async fn ask(deployment: &Deployment, name: &str, event: &Bytes) -> Result<()> {
+    let answer = deployment.platform.answer(name, event.clone()).await;
+    answer.map(drop).map_err(|(code, told)| format!("{name} answers {code}: {told}").into())
+}
+
+/// Starts the function and lets it answer; from its process's start to its first question for an event.
+async fn start(deployment: &Deployment, built: &Built) -> Result<Vec<Duration>> {
+    // Deployed anew: no instance is left.
+    if built.name == HELLO {
+        deployment.platform.deploy(HELLO, Function::new(text(&built.program)?));
+    } else {
+        deployment.change(built.name, |function| function);
+    }
+    ask(deployment, built.name, &event(built.name).to_string().into()).await?;
+    Ok(deployment.platform.inits(built.name))
+}
+
+/// What the function costs that started last, and how long its starts took.
+async fn one(deployment: &Deployment, built: &Built, inits: &[Duration], warm: usize) -> Result<Figures> {
     let platform = &deployment.platform;
     let event: Bytes = event(built.name).to_string().into();
-    let ask = async || {
-        let answer = platform.answer(built.name, event.clone()).await;
-        answer.map_err(|(code, told)| format!("{} answers {code}: {told}", built.name))
-    };
-    let mut inits = Vec::new();
-    for _ in 0..cold {
-        // Deployed anew: no instance is left.
-        if built.name == HELLO {
-            platform.deploy(HELLO, Function::new(text(&built.program)?));
-        } else {
-            deployment.change(built.name, |function| function);
-        }
-        ask().await?;
-        inits.extend(platform.inits(built.name));
-    }
-    let mut inits = millis(&inits);
+    let mut inits = millis(inits);
     let mut times = Vec::new();
-    // The last cold one is the warm one.
     let process = *platform.processes(built.name).first().ok_or("no instance")?;
     let before = usage::cpu(process)?;
     for _ in 0..warm {
         let started = Instant::now();
-        ask().await?;
+        ask(deployment, built.name, &event).await?;
         times.push(started.elapsed());
     }
     let used = usage::cpu(process)?.saturating_sub(before);
