@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::error::{Error, ErrorKind};
 use crate::id::{TenantId, TurnId};
 use crate::session::{Interrupted, Turn};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -69,8 +69,11 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
         }
         in_vain.retain(|_, since| since.elapsed() < LEFT_ALONE);
         let places = ON_A_SERVER.saturating_sub(resumed.len());
-        let apart = in_vain.keys().cloned().collect();
-        resumed.extend(resume(&app, &work, places, resumed.is_empty(), &apart).await);
+        if places > 0 {
+            let found = found(&app, &in_vain.keys().cloned().collect()).await;
+            let first = together(&found, places, resumed.is_empty());
+            resumed.extend(found.into_iter().take(first).map(|found| set_going(&app, &work, found.turn)));
+        }
         reconcile(&app).await;
         let _ = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
@@ -82,19 +85,38 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
 pub async fn once(app: &App, work: &TaskTracker) -> usize {
     let began = Instant::now();
     beat(app).await;
-    let mut had = BTreeSet::new();
+    let mut rounds = Rounds::default();
     // They come first: their callers wait.
-    let mut resumed = resume(app, work, IN_A_FUNCTION, true, &had).await;
+    let mut resumed = rounds.next(app, work).await;
     let mut touched = reconcile(app).await;
     while !resumed.is_empty() {
         for turn in resumed {
             touched += usize::from(matches!(turn.going.await, Ok(Went::Resumed)));
-            had.insert(turn.which);
         }
-        let is_late = began.elapsed() >= LOOKS_ON;
-        resumed = if is_late { Vec::new() } else { resume(app, work, IN_A_FUNCTION, true, &had).await };
+        resumed = if began.elapsed() < LOOKS_ON { rounds.next(app, work).await } else { Vec::new() };
     }
     touched
+}
+
+/// What a function resumes together, one time after the other.
+#[derive(Default)]
+struct Rounds {
+    found: VecDeque<Interrupted>,
+    had: BTreeSet<Which>,
+}
+
+impl Rounds {
+    async fn next(&mut self, app: &App, work: &TaskTracker) -> Vec<Resumed> {
+        // Sound turns of one look follow each other; before each suspect there may be new ones.
+        if self.found.front().is_none_or(Interrupted::is_suspect) {
+            self.found = found(app, &self.had).await.into();
+        }
+        let first = together(self.found.make_contiguous(), IN_A_FUNCTION, true);
+        let resumed: Vec<Resumed> =
+            self.found.drain(..first).map(|found| set_going(app, work, found.turn)).collect();
+        self.had.extend(resumed.iter().map(|turn| turn.which.clone()));
+        resumed
+    }
 }
 
 async fn beat(app: &App) {
@@ -105,40 +127,35 @@ async fn beat(app: &App) {
     }
 }
 
-/// Sets up to `places` interrupted turns going again, `apart` from these; a suspect only if it `is_alone`.
-async fn resume(
-    app: &App,
-    work: &TaskTracker,
-    places: usize,
-    is_alone: bool,
-    apart: &BTreeSet<Which>,
-) -> Vec<Resumed> {
-    if places == 0 {
-        return Vec::new();
-    }
-    let found = match app.stores.index.interrupted(app.clock.now(), FOUND_AT_ONCE + apart.len()).await {
-        Ok(found) => found,
+/// Interrupted turns `apart` from these, in the order in which they are resumed: suspects last.
+async fn found(app: &App, apart: &BTreeSet<Which>) -> Vec<Interrupted> {
+    match app.stores.index.interrupted(app.clock.now(), FOUND_AT_ONCE + apart.len()).await {
+        Ok(mut found) => {
+            found.retain(|found| !apart.contains(&which(&found.turn)));
+            found
+        }
         Err(error) => {
             tracing::error!(target: "error", { cause = Error::from(error).cause() }, "interrupted turns cannot be listed");
-            return Vec::new();
+            Vec::new()
         }
-    };
-    let which = |turn: &Turn| (turn.tenant.clone(), turn.id.clone());
-    let found = found.into_iter().filter(|found| !apart.contains(&which(&found.turn))).collect();
-    let turns = chosen(found, places, is_alone).into_iter();
-    let going = |turn: &Turn| work.spawn(Box::pin(resume_one(app.clone(), turn.clone())));
-    turns.map(|turn| Resumed { which: which(&turn), going: going(&turn) }).collect()
+    }
 }
 
-/// Which of the turns are resumed now.
-fn chosen(found: Vec<Interrupted>, places: usize, is_alone: bool) -> Vec<Turn> {
-    let (suspects, sound): (Vec<_>, Vec<_>) = found.into_iter().partition(Interrupted::is_suspect);
-    let chosen = if sound.is_empty() {
-        suspects.into_iter().take(usize::from(is_alone)).collect::<Vec<_>>()
-    } else {
-        sound.into_iter().take(places).collect()
-    };
-    chosen.into_iter().map(|interrupted| interrupted.turn).collect()
+/// How many of these turns are resumed beside each other: as many as are sound, up to `places`, or one suspect if it
+/// `is_alone`.
+fn together(found: &[Interrupted], places: usize, is_alone: bool) -> usize {
+    match found.iter().take(places).take_while(|found| !found.is_suspect()).count() {
+        0 => usize::from(is_alone).min(found.len()),
+        sound => sound,
+    }
+}
+
+fn which(turn: &Turn) -> Which {
+    (turn.tenant.clone(), turn.id.clone())
+}
+
+fn set_going(app: &App, work: &TaskTracker, turn: Turn) -> Resumed {
+    Resumed { which: which(&turn), going: work.spawn(Box::pin(resume_one(app.clone(), turn))) }
 }
 
 async fn resume_one(app: App, turn: Turn) -> Went {
