@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -111,6 +112,12 @@ impl Stage {
         }
     }
 
+    /// A server's sweep, and what stops it.
+    fn server(&self) -> (JoinHandle<()>, CancellationToken) {
+        let (work, stop) = (TaskTracker::new(), CancellationToken::new());
+        (work.spawn(sweep::run(self.app.app.clone(), work.clone(), stop.clone())), stop)
+    }
+
     /// One sweep of a function: which turns it resumed, and how many it says that it touched.
     async fn once(&mut self) -> (Vec<String>, usize) {
         let touched = sweep::once(&self.app.app, &TaskTracker::new()).await;
@@ -180,9 +187,8 @@ async fn a_server_leaves_a_turn_alone_for_a_minute_that_it_could_not_resume() {
     let mut stage = Stage::new(&[("broken", Goes::InVain)]);
     stage.interrupted("broken", 0, 0).await;
     stage.interrupted("suspect", 2, 0).await;
-    let (work, stop) = (TaskTracker::new(), CancellationToken::new());
     let began = tokio::time::Instant::now();
-    let looking = work.spawn(sweep::run(stage.app.app.clone(), work.clone(), stop.clone()));
+    let (looking, stop) = stage.server();
     let mut asked = Vec::new();
     for _ in 0..3 {
         let turn = stage.asked.recv().await.expect("a turn");
@@ -199,8 +205,7 @@ async fn on_a_server_no_interrupted_turn_waits_for_the_end_of_another_one() {
     let mut stage = Stage::new(&[("long", Goes::On)]);
     stage.interrupted("long", 0, 0).await;
     stage.interrupted("short", 0, 10_000).await;
-    let (work, stop) = (TaskTracker::new(), CancellationToken::new());
-    let looking = work.spawn(sweep::run(stage.app.app.clone(), work.clone(), stop.clone()));
+    let (looking, stop) = stage.server();
     assert_eq!(stage.asked.recv().await.as_deref(), Some("long"));
     stage.app.clock.advance(Duration::from_secs(11));
     // The long one never takes its lease, so it is found and asked for again and again.

@@ -141,12 +141,12 @@ async fn run(
         time_zone: agent.time_zone.clone(),
         workspace: agent.workspace.clone(),
     };
-    let interrupted = match tool.spec().effect {
+    let cut_short = match tool.spec().effect {
         Effect::Once => CutShort::Parked(ApiError::parked("call", &name).ok_false()),
         Effect::None | Effect::Idempotent => CutShort::Again,
     };
     let work = call(gateway, tool.as_ref(), &context, &arguments);
-    idempotency::once(gateway, caller, idempotency, HOLD, interrupted, work).await
+    idempotency::once(gateway, caller, idempotency, HOLD, cut_short, work).await
 }
 
 async fn call(

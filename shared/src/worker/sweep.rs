@@ -43,7 +43,6 @@ struct Resumed {
 }
 
 /// How it went.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Went {
     /// It was interrupted indeed, and has its end.
     Resumed,

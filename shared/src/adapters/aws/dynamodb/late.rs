@@ -225,8 +225,8 @@ impl DynamoRegions {
                 let accepted = visible.get_or_insert_default();
                 let last = group.steps.last().map_or(seen, |step| step.at.n);
                 let turn = group.turn.clone();
-                let Some((verdict, changed)) =
-                    self.settle(&view, &old.heads, head, accepted, group, now).await?
+                let ruling = self.ruling(&view, &old.heads, head, accepted, group, now).await?;
+                let Some((verdict, changed)) = self.settle(&view, &turn, ruling, head.epoch, now).await?
                 else {
                     is_all = false;
                     break;

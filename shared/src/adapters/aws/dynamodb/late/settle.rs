@@ -36,24 +36,23 @@ pub(super) enum Ruling {
 }
 
 impl DynamoRegions {
-    /// Settles one late turn; `None` if it is too early, or somebody else was faster.
+    /// Settles a late turn of this epoch as was ruled; `None` if it is too early, or somebody else was faster.
     pub(super) async fn settle(
         &self,
         view: &View,
-        heads: &[Head],
-        head: &Head,
-        visible: &Accepted,
-        group: Group,
+        turn: &TurnId,
+        ruling: Ruling,
+        epoch: u64,
         now: Timestamp,
     ) -> Result<Option<(Verdict, View)>, StoreError> {
-        let turn = group.turn.clone();
-        match self.ruling(view, heads, head, visible, group, now).await? {
+        match ruling {
             Ruling::Wait => Ok(None),
-            Ruling::Bring(steps) => self.bring(view, &turn, steps, head.epoch, now).await,
-            Ruling::Supersede(by) => self.supersede(view, &turn, by, head.epoch, now).await,
+            Ruling::Bring(steps) => self.bring(view, turn, steps, epoch, now).await,
+            Ruling::Supersede(by) => self.supersede(view, turn, by, epoch, now).await,
         }
     }
 
+    /// What is to be done about a late turn that stands under the old `head`.
     pub(super) async fn ruling(
         &self,
         view: &View,
