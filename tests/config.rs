@@ -457,3 +457,9 @@ fn the_checked_in_schema_is_the_one_of_this_code() {
         "the file's shape changed; run: cargo run -q -- config schema > shared/openclaw.schema.json"
     );
 }
+
+#[test]
+fn the_shipped_agents_ask_models_that_their_vendor_still_serves() {
+    const SHIPPED: &str = include_str!("../infra/agents/openclaw.json");
+    assert_eq!(load(SHIPPED).warnings, Vec::<String>::new());
+}

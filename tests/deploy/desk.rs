@@ -59,7 +59,7 @@ A: !Sub "{{resolve:secretsmanager:reef-${Environment}-provider-keys:SecretString
 B: !Sub "{{resolve:secretsmanager:reef-${Environment}-provider-keys:SecretString:OPENAI_API_KEY::${ProviderKeysVersion}}}"
 "#;
 
-const SETTINGS: &str = r#"{agents: [{id: "a", model: "anthropic/claude-sonnet-4-5"}]}"#;
+const SETTINGS: &str = r#"{agents: [{id: "a", model: "anthropic/claude-sonnet-5-5"}]}"#;
 
 /// A folder with `samconfig.toml` and the stand-ins.
 pub(crate) struct Desk(TempDir);

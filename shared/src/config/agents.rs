@@ -329,8 +329,9 @@ struct Defaults {
 }
 
 /// Models that guides still name although the vendor no longer serves them. Source: Anthropic's list of model
-/// deprecations.
-const RETIRED: [&str; 7] = [
+/// deprecations; the last three from its SDK for Python, `anthropic` 2.14.0 on PyPI (`deprecated_models.py`, read on
+/// 2026-11-29), which has `claude-sonnet-4-5` end on 2026-11-30.
+const RETIRED: [&str; 10] = [
     "anthropic/claude-3-opus-20240229",
     "anthropic/claude-3-5-sonnet-20240620",
     "anthropic/claude-3-5-sonnet-20241022",
@@ -338,6 +339,9 @@ const RETIRED: [&str; 7] = [
     "anthropic/claude-3-7-sonnet-20250219",
     "anthropic/claude-sonnet-4-20250514",
     "anthropic/claude-opus-4-20250514",
+    "anthropic/claude-mythos-preview",
+    "anthropic/claude-sonnet-4-5",
+    "anthropic/claude-sonnet-4-5-20250929",
 ];
 
 fn all_tools() -> Vec<String> {
