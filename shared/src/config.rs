@@ -5,6 +5,7 @@
 //! `providers`).
 
 mod agents;
+mod bounds;
 mod check;
 mod cloud;
 mod file;
@@ -22,6 +23,7 @@ pub use problems::{Problem, Problems};
 pub use schema::json_schema;
 
 use crate::agent::Agent;
+use crate::bounds::BODY_BYTES;
 use crate::id::AgentId;
 use crate::limit::Limit;
 use crate::secret::Secret;
@@ -140,7 +142,7 @@ impl Default for GatewayConfig {
         Self {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 18_789)),
             limit: Limit::default(),
-            max_body_bytes: 20 * 1024 * 1024,
+            max_body_bytes: BODY_BYTES,
             trusted_proxies: Vec::new(),
             tls_in_front: false,
             hsts: Hsts::WithTls,

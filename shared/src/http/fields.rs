@@ -1,15 +1,13 @@
 //! Fields that more than one surface has, and what each may be.
 
 use super::error::ApiError;
+use crate::bounds::REQUEST_TOOLS;
 use crate::model::ToolChoice;
 use crate::tool::{Effect, ToolSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
-
-/// Most tools of one request, as OpenAI's own API.
-const MOST_TOOLS: usize = 128;
 
 /// A field of the request is wrong.
 pub(super) fn wrong(param: &str, rule: &str) -> ApiError {
@@ -75,7 +73,7 @@ impl Tools {
     /// # Errors
     /// 400: too many.
     pub(super) fn of(count: usize) -> Result<Self, ApiError> {
-        if count > MOST_TOOLS {
+        if count > REQUEST_TOOLS {
             return Err(wrong("tools", "must have at most 128 entries"));
         }
         Ok(Self { names: BTreeSet::new(), specs: Vec::with_capacity(count) })

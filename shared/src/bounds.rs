@@ -1,0 +1,44 @@
+//! Every bound of the product, in one place: how much of what is taken, and what is answered beyond it.
+//!
+//! The values stand here as constants, each with where its number comes from; the code that keeps a bound names its
+//! constant. A bound with a setting is a field of the settings whose default is the constant. [`crate::config::Config::bounds`]
+//! lists them all with the values in force.
+
+use serde::Serialize;
+
+/// Most bytes of a request's body unless the settings say otherwise: a picture or two as data URLs, and twenty bodies at
+/// once within the memory of the guide's smallest machine (1 GB).
+pub const BODY_BYTES: usize = 20 * 1024 * 1024;
+
+/// Most tools that a request may bring. Source: OpenAI's limit.
+pub const REQUEST_TOOLS: usize = 128;
+
+/// What a bound counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Count,
+    /// Levels of nesting.
+    Levels,
+    /// Milliseconds.
+    Millis,
+}
+
+/// One bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bound {
+    /// `what.of`, e.g. `request.tools`: unique.
+    pub name: &'static str,
+    /// The greatest value that is taken.
+    pub value: u64,
+    /// What the value counts.
+    pub unit: Unit,
+    /// The setting that changes it, e.g. `gateway.maxBodyBytes`; `None` if none does.
+    pub setting: Option<&'static str>,
+    /// What happens beyond it, e.g. `413 payload_too_large`.
+    pub beyond: &'static str,
+}
