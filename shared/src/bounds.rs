@@ -13,6 +13,10 @@ pub const BODY_BYTES: usize = 20 * 1024 * 1024;
 /// Most tools that a request may bring. Source: OpenAI's limit.
 pub const REQUEST_TOOLS: usize = 128;
 
+/// Most audit rows that `reef audit list` counts before it says only that there are more: what a table on AWS answers in
+/// about a second.
+pub const AUDIT_COUNTED: usize = 10_000;
+
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -40,6 +40,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// Agents in the order of the file; ids are unique. Never empty.
     pub agents: Vec<Agent>,
+    /// Which of `agents` answers when a request names none: the one with `default: true`, else the first of the file.
+    pub default_agent: usize,
     /// Model vendors by id.
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Turns.
@@ -84,10 +86,10 @@ impl Config {
         self.agents.iter().find(|agent| agent.id == *id)
     }
 
-    /// The agent that answers when a request names none: the first of the file.
+    /// The agent that answers when a request names none.
     pub fn default_agent(&self) -> &Agent {
-        // `agents` is never empty: checked where a Config is made.
-        &self.agents[0]
+        // Checked where a Config is made: `agents` is never empty, and the index is one of it.
+        &self.agents[self.default_agent]
     }
 }
 

@@ -50,7 +50,8 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command on this site's data with its settings, both named by the environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(arguments)
@@ -64,8 +65,7 @@ impl Site {
 
     /// Runs a command of the operator to its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
-        let running = self.command(arguments).output();
-        timeout(LIMIT, running).await.expect("a command that ends").expect("a command that starts")
+        output(&mut self.command(arguments)).await
     }
 
     /// Runs a command of the operator that must succeed, and reads the JSON it prints.
@@ -82,6 +82,7 @@ impl Site {
         let arguments = [
             "token",
             "create",
+            "--init",
             "--name",
             "test",
             "--scopes",
@@ -112,9 +113,14 @@ impl Site {
     /// Starts the program, with these environment variables.
     pub fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(environment.iter().copied());
         Process::start(command)
     }
+}
+
+/// Runs a command to its end.
+pub async fn output(command: &mut Command) -> Output {
+    timeout(LIMIT, command.output()).await.expect("a command that ends").expect("a command that starts")
 }
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -142,7 +148,9 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command) -> Self {
+    /// Starts it.
+    pub fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process that starts");
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         let (said, lines) = watch::channel(Vec::new());
@@ -185,6 +193,11 @@ impl Process {
     /// The first line of its output that fits; `None` when it ended without one.
     pub async fn line(&self, fits: impl Fn(&str) -> bool) -> Option<String> {
         self.line_from(&mut 0, fits).await
+    }
+
+    /// Its id, as the system shows it.
+    pub fn id(&self) -> i32 {
+        self.id.map_or(0, rustix::process::Pid::as_raw_pid)
     }
 
     /// Waits until it serves, and returns its base URL; `None` when it died before.

@@ -25,6 +25,20 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the system refused a connection, e.g. for want of file descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
+/// An address to listen on as a person writes it: `ADDR:PORT`, a port alone for this machine only, `localhost` for its
+/// address.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let of_this_machine = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    port.parse().map(of_this_machine).map_err(|_| {
+        "write ADDR:PORT, e.g. 127.0.0.1:18789 for this machine only, 0.0.0.0:18789 for every address, [::1]:18789".to_owned()
+    })
+}
+
 /// Opens the socket.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -75,4 +89,29 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
             connection.await
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_as_people_write_it_and_a_wrong_one_is_explained() {
+        for (text, expected) in [
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("18789", "127.0.0.1:18789"),
+            ("localhost:18789", "127.0.0.1:18789"),
+            (" 127.0.0.1:0 ", "127.0.0.1:0"),
+        ] {
+            assert_eq!(address(text).unwrap().to_string(), expected);
+        }
+        for text in ["", "nowhere", "localhost", "127.0.0.1", "70000", "example.com:80", ":80", "-1", "[::1]"]
+        {
+            assert!(
+                address(text).unwrap_err().starts_with("write ADDR:PORT, e.g. 127.0.0.1:18789"),
+                "{text}"
+            );
+        }
+    }
 }

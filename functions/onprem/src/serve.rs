@@ -3,14 +3,18 @@
 use crate::descriptors;
 use crate::examples;
 use crate::fault::Fault;
-use crate::host::{HostArgs, Purpose};
+use crate::folder;
+use crate::host::{HostArgs, Purpose, Settings};
+use crate::note::Note;
 use crate::site::{self, Site, Wrap};
-use crate::{listen, logs, output};
+use crate::{listen, logs, output, workspaces};
 use clap::Args;
 use shared::config::Config;
+use shared::logs::LocalZone;
 use shared::principal::NewToken;
 use shared::{http, worker};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,24 +33,19 @@ const STUCK: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; default: the settings' `gateway.bind` and `gateway.port`, else 127.0.0.1:18789
-    #[arg(long, env = "REEF_LISTEN", value_name = "ADDR:PORT")]
+    #[arg(long, env = "REEF_LISTEN", value_name = "ADDR:PORT", value_parser = listen::address)]
     listen: Option<SocketAddr>,
 }
 
 pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
     host.needs_a_site("serve")?;
+    let settings = host.settings()?;
     let mut config = host.config(Purpose::Run)?;
     if let Some(listen) = args.listen {
         config.gateway.listen = listen;
     }
-    if host.config.is_none() {
-        examples::write_workspaces(&host.data)?;
-    } else if host.demo {
-        config
-            .warnings
-            .push("--demo: every agent is on the demo model demo/echo, which only echoes".to_owned());
-    }
-    let logs = logs::start()?;
+    tell(&settings, host, &mut config)?;
+    let logs = logs::start(LocalZone::named(&config.time_zone))?;
     warn(&config);
     if let Some(limit) = descriptors::raise().filter(|limit| *limit < MIN_DESCRIPTORS) {
         tracing::warn!(
@@ -56,7 +55,7 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
         );
     }
     let runtime = runtime()?;
-    let served = runtime.block_on(Box::pin(serve(host, config, wrap)));
+    let served = runtime.block_on(Box::pin(serve(host, &settings, config, wrap)));
     runtime.shutdown_timeout(STUCK);
     drop(logs);
     served
@@ -66,6 +65,72 @@ fn runtime() -> Result<runtime::Runtime, Fault> {
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(MAX_THREADS));
     let built = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     built.map_err(|error| Fault::because("no threads can be started", &error))
+}
+
+/// Adds to the warnings what the operator should know of the choice of settings and of the agents' folders; unpacks the
+/// example agents if they are meant.
+fn tell(settings: &Settings, host: &HostArgs, config: &mut Config) -> Result<(), Fault> {
+    let (file, demo) = match settings {
+        Settings::Examples => return examples::write_workspaces(&host.data),
+        Settings::Named { file, demo } => (file, *demo),
+        Settings::Noted { file, demo } => {
+            config.warnings.push(format!(
+                "no settings are named: serving with those that the data was served with before, {}; name others with \
+                 --config or REEF_CONFIG",
+                file.display()
+            ));
+            (file, *demo)
+        }
+    };
+    if demo {
+        config
+            .warnings
+            .push("--demo: every agent is on the demo model demo/echo, which only echoes".to_owned());
+    }
+    let of_workspaces = workspaces::warnings(config, &folder::absolute(file));
+    config.warnings.extend(of_workspaces);
+    Ok(())
+}
+
+/// Leaves a note of the settings in the data folder, for the operator's commands, and warns if another server has left
+/// another one.
+fn leave_note(settings: &Settings, data: &Path) {
+    let note = settings.note();
+    if let Some(known) = Note::read(data).ok().flatten().filter(|known| *known != note) {
+        tracing::warn!(
+            target: "operation",
+            "the data in {} was served with other settings until now: {}; now it is with {}. If that server still runs, stop one \
+             of them: both go on with the same sessions and jobs, with different agents",
+            folder::absolute(data).display(),
+            known.shown(),
+            note.shown()
+        );
+    }
+    if let Err(error) = note.leave(data) {
+        let cause = error.to_string();
+        tracing::warn!(
+            target: "operation",
+            { cause },
+            "which settings are served cannot be noted in the data folder: give the operator's commands --config"
+        );
+    }
+}
+
+/// Says how many tokens there are: whoever has lost the first one learns how to make another.
+async fn tell_tokens(site: &Site) -> Result<(), Fault> {
+    let app = &site.app;
+    let now = app.clock.now();
+    let tokens = app.stores.tokens.list(&app.tenant).await?;
+    let live = tokens.iter().filter(|token| token.is_live(now)).count();
+    if live > 0 {
+        tracing::info!(target: "operation", { tokens = live }, "tokens that are live; `reef token create` makes another");
+    } else if !tokens.is_empty() {
+        tracing::warn!(
+            target: "operation",
+            "no token is live, so nobody can come in; `reef token create --name NAME --scopes admin` makes one"
+        );
+    }
+    Ok(())
 }
 
 /// Tells what the operator should know of the settings.
@@ -84,7 +149,7 @@ fn warn(config: &Config) {
     }
 }
 
-async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault> {
+async fn serve(host: &HostArgs, settings: &Settings, config: Config, wrap: Wrap) -> Result<(), Fault> {
     // Before anything is started: a signal that comes early is not lost.
     let mut signals = Signals::new().map_err(|error| Fault::because("signals cannot be received", &error))?;
     let address = config.gateway.listen;
@@ -94,6 +159,8 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
         Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error)
     })?;
     let bound = listener.local_addr()?;
+    leave_note(settings, &host.data);
+    tell_tokens(&site).await?;
     first_token(&site).await?;
 
     let stop = CancellationToken::new();

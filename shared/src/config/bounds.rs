@@ -1,7 +1,7 @@
 //! The list of every bound, with the values that the settings put in force.
 
 use super::Config;
-use crate::bounds::{Bound, REQUEST_TOOLS, Unit};
+use crate::bounds::{AUDIT_COUNTED, Bound, REQUEST_TOOLS, Unit};
 
 impl Config {
     /// Every bound as it is in force, in the order in which a request meets them.
@@ -19,6 +19,13 @@ impl Config {
                 "413 payload_too_large",
             ),
             row("request.tools", REQUEST_TOOLS, Unit::Count, None, "400 invalid, naming `tools`"),
+            row(
+                "audit.counted",
+                AUDIT_COUNTED,
+                Unit::Count,
+                None,
+                "`reef audit list` says that there are more",
+            ),
         ]
     }
 }

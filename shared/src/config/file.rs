@@ -178,7 +178,7 @@ pub(super) enum Agents {
 pub(super) struct AgentTable {
     /// What holds for every agent that says nothing else.
     pub defaults: AgentDefaults,
-    /// Agents by id. The first one answers requests that name none.
+    /// Agents by id. The first one answers requests that name none, unless one has `default: true`.
     pub entries: BTreeMap<String, Agent>,
     /// OpenClaw's older form.
     pub list: Vec<Agent>,
@@ -191,7 +191,7 @@ pub(super) struct AgentTable {
 pub(super) struct AgentDefaults {
     /// `provider/model`, or with fall-backs.
     pub model: Option<Model>,
-    /// Folder of the first agent; every further one gets this name with `-<id>` behind it.
+    /// Folder of the agent that answers requests that name none; every further one gets this name with `-<id>` behind it.
     pub workspace: Option<Workspace>,
     /// IANA name of the time zone.
     pub user_timezone: Option<String>,
@@ -215,6 +215,8 @@ pub(super) struct AgentDefaults {
 pub(super) struct Agent {
     /// `[a-z0-9][a-z0-9_-]{0,63}`, unique.
     pub id: Option<String>,
+    /// Whether it answers requests that name no agent. At most one; without one the first does.
+    pub default: Option<bool>,
     /// For people. Default: the id.
     pub name: Option<String>,
     /// What it is for, for people.

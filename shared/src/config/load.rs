@@ -79,7 +79,8 @@ impl Reader<'_> {
         let time_zone = self.default_time_zone(file.time_zone);
         let known_providers = providers::known(&file.models);
         let (entries, defaults) = self.entries(file.agents, entry_order);
-        let agents = self.agents(entries, &defaults, file.tools.as_ref(), &time_zone, &known_providers);
+        let (agents, default_agent) =
+            self.agents(entries, &defaults, file.tools.as_ref(), &time_zone, &known_providers);
         let providers = if self.is_demo() {
             BTreeMap::from([(providers::DEMO.to_owned(), providers::demo())])
         } else {
@@ -100,7 +101,8 @@ impl Reader<'_> {
             }
         }
         if self.problems.is_empty() {
-            Ok(Config { gateway, agents, providers, turns, hooks, time_zone, warnings: self.warnings })
+            let warnings = self.warnings;
+            Ok(Config { gateway, agents, default_agent, providers, turns, hooks, time_zone, warnings })
         } else {
             Err(self.problems)
         }

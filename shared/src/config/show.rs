@@ -18,7 +18,7 @@ pub(super) fn show(config: &Config) -> Value {
         .collect();
     json!({
         "gateway": gateway(&config.gateway),
-        "agents": config.agents.iter().map(agent).collect::<Vec<_>>(),
+        "agents": config.agents.iter().map(|one| agent(one, one.id == config.default_agent().id)).collect::<Vec<_>>(),
         "models": {"providers": providers},
         "turns": {
             "leaseSeconds": seconds(config.turns.lease),
@@ -58,9 +58,10 @@ fn gateway(gateway: &GatewayConfig) -> Value {
     })
 }
 
-fn agent(agent: &Agent) -> Value {
+fn agent(agent: &Agent, is_default: bool) -> Value {
     let mut out = json!({
         "id": agent.id,
+        "default": is_default,
         "name": agent.name,
         "model": {"primary": agent.model, "fallbacks": agent.fallbacks},
         "workspace": {"root": agent.workspace},
