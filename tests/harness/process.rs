@@ -142,7 +142,11 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command) -> Self {
+    /// Starts any program whose output is read; it has to be killed on drop.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("a process that starts");
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         let (said, lines) = watch::channel(Vec::new());
@@ -200,6 +204,15 @@ impl Process {
             // It may have ended this very moment.
             let _ = rustix::process::kill_process(id, signal);
         }
+    }
+
+    /// The most memory that it has held so far, in bytes. Source: `VmHWM` of Linux' `/proc`.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.id.expect("a process that started").as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process at work");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes");
+        kilobytes * 1024
     }
 
     /// Waits for its end.
