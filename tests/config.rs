@@ -227,7 +227,7 @@ fn our_own_settings_are_read() {
             gateway: {
                 port: 0, bind: "custom", customBindHost: "::1", trustedProxies: ["10.0.0.5", "192.168.0.0/16"],
                 rateLimit: {perSecond: 2.5, burst: 0}, tls: "inFront", maxBodyBytes: 4096, heartbeatSeconds: 0.05,
-                drainSeconds: 0,
+                drainSeconds: 0, maxConnections: 7, maxConnectionsPerAddress: 3, writeTimeoutSeconds: 0.5,
             },
             turns: {
                 leaseSeconds: 0.5, maxWaiting: 1, waitSeconds: 0.1, windowMessages: 10, keepMessages: 2,
@@ -242,6 +242,9 @@ fn our_own_settings_are_read() {
             listen: "[::1]:0".parse().unwrap(),
             limit: Limit { per_second: 2.5, burst: 0 },
             max_body_bytes: 4096,
+            max_connections: 7,
+            max_connections_per_address: 3,
+            write_timeout: Duration::from_millis(500),
             trusted_proxies: vec!["10.0.0.5/32".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
             tls_in_front: true,
             hsts: Hsts::WithTls,

@@ -148,7 +148,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts any program whose output is read; it has to be killed on drop.
+    ///
+    /// # Panics
+    /// If it cannot be started.
     pub fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process that starts");
@@ -213,6 +216,15 @@ impl Process {
             // It may have ended this very moment.
             let _ = rustix::process::kill_process(id, signal);
         }
+    }
+
+    /// The most memory that it has held so far, in bytes. Source: `VmHWM` of Linux' `/proc`.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.id.expect("a process that started").as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process at work");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes");
+        kilobytes * 1024
     }
 
     /// Waits for its end.

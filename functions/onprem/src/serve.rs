@@ -5,6 +5,7 @@ use crate::examples;
 use crate::fault::Fault;
 use crate::folder;
 use crate::host::{HostArgs, Purpose, Settings};
+use crate::listen::{Places, Server};
 use crate::note::Note;
 use crate::site::{self, Site, Wrap};
 use crate::{listen, logs, output, workspaces};
@@ -15,6 +16,7 @@ use shared::principal::NewToken;
 use shared::{http, worker};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,15 +49,18 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
     tell(&settings, host, &mut config)?;
     let logs = logs::start(LocalZone::named(&config.time_zone))?;
     warn(&config);
-    if let Some(limit) = descriptors::raise().filter(|limit| *limit < MIN_DESCRIPTORS) {
+    let descriptors = descriptors::raise(Places::descriptors(config.gateway.max_connections));
+    let places = Places::new(&config.gateway, descriptors);
+    if let Some(limit) = descriptors.filter(|limit| *limit < MIN_DESCRIPTORS) {
         tracing::warn!(
             target: "operation",
-            "only {limit} file descriptors are allowed, enough for about {} waiting turns; raise `ulimit -n`",
-            limit / 2
+            "only {limit} file descriptors are allowed, enough for {} connections with a waiting turn each; raise \
+             `ulimit -n`",
+            places.most()
         );
     }
     let runtime = runtime()?;
-    let served = runtime.block_on(Box::pin(serve(host, &settings, config, wrap)));
+    let served = runtime.block_on(Box::pin(serve(host, &settings, config, places, wrap)));
     runtime.shutdown_timeout(STUCK);
     drop(logs);
     served
@@ -139,21 +144,29 @@ fn warn(config: &Config) {
         tracing::warn!(target: "operation", "{warning}");
     }
     let gateway = &config.gateway;
-    if !gateway.listen.ip().is_loopback() && !gateway.tls_in_front {
+    // Of `tls: "inFront"` without such a proxy the settings warn themselves.
+    if !gateway.listen.ip().is_loopback() && gateway.trusted_proxies.is_empty() && !gateway.tls_in_front {
         tracing::warn!(
             target: "operation",
-            "listening on {} without TLS: tokens from other machines are refused; end TLS in a proxy in front and set \
-             gateway.tls to \"inFront\"",
+            "listening on {} without TLS: tokens from other machines are refused; end TLS in a proxy in front and put its \
+             address into gateway.trustedProxies",
             gateway.listen
         );
     }
 }
 
-async fn serve(host: &HostArgs, settings: &Settings, config: Config, wrap: Wrap) -> Result<(), Fault> {
+async fn serve(
+    host: &HostArgs,
+    settings: &Settings,
+    config: Config,
+    places: Places,
+    wrap: Wrap,
+) -> Result<(), Fault> {
     // Before anything is started: a signal that comes early is not lost.
     let mut signals = Signals::new().map_err(|error| Fault::because("signals cannot be received", &error))?;
     let address = config.gateway.listen;
     let drain = config.gateway.drain;
+    let write_timeout = config.gateway.write_timeout;
     let site = site::open(&host.data, config, wrap)?;
     let listener = listen::bind(address).map_err(|error| {
         Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error)
@@ -167,8 +180,15 @@ async fn serve(host: &HostArgs, settings: &Settings, config: Config, wrap: Wrap)
     let Site { app, tasks, .. } = &site;
     tasks.spawn(Box::pin(worker::sweep::run(app.clone(), tasks.clone(), stop.clone())));
     tasks.spawn(Box::pin(worker::run(app.clone(), tasks.clone(), stop.clone())));
-    let router = http::router(app.clone());
-    tasks.spawn(Box::pin(listen::accept(listener, router, tasks.clone(), stop.clone())));
+    let server = Server {
+        router: http::router(app.clone()),
+        metrics: app.metrics.clone(),
+        places: Arc::new(places),
+        write_timeout,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(Box::pin(server.accept(listener)));
     // Programs wait for this line. If nobody reads it, the server still serves.
     let _ = output::line(&format!("listening on http://{bound}"));
     tracing::info!(target: "operation", { listen = %bound, agents = app.config.agents.len(), time_zone = app.config.time_zone }, "started");
