@@ -3,7 +3,9 @@
 //! Every line belongs to one of three streams, told apart by its field `stream`: `access` (requests), `operation` (what
 //! agents did, and what this process does) and `error`.
 
+use crate::bounds::LOGGED_BYTES;
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::quote::shortened;
 use serde_json::Value;
 use std::fmt;
 use tracing::field::{Field, Visit};
@@ -107,10 +109,10 @@ impl Visit for JsonMembers<'_, '_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, &Value::from(value));
+        self.member(field, &Value::from(shortened(value.to_owned(), LOGGED_BYTES)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.member(field, &Value::from(format!("{value:?}")));
+        self.member(field, &Value::from(shortened(format!("{value:?}"), LOGGED_BYTES)));
     }
 }

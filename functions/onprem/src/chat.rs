@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shared::agent::{Agent, RunOptions, RunRequest, TurnEvent};
 use shared::id::{AgentId, PrincipalId, SessionKey, TurnId};
 use shared::message::MessageBody;
+use shared::quote::quoted;
 use shared::session::TurnOutcome;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -41,9 +42,10 @@ pub(crate) fn run(args: &ChatArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fa
     }
     let agent = match &args.agent {
         None => config.default_agent().clone(),
-        Some(id) => config.agent(&AgentId::new(id.as_str())).cloned().ok_or_else(|| {
-            Fault::new(format!("there is no agent {}; see `reef agents list`", output::clean(id)))
-        })?,
+        Some(id) => config
+            .agent(&AgentId::new(id.as_str()))
+            .cloned()
+            .ok_or_else(|| Fault::new(format!("there is no agent {}; see `reef agents list`", quoted(id))))?,
     };
     let key = args.session.clone().unwrap_or_else(|| format!("agent:{}:main", agent.id));
     let site = site::open(&host.data, config, wrap)?;

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::bounds::HEAD_TIME;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -18,9 +19,6 @@ use tower_service::Service;
 
 /// Connections that may wait to be accepted: a thousand clients may come at once.
 const BACKLOG: u32 = 1024;
-
-/// Longest time for a request's head: a connection that sends nothing does not stay for ever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause after the system refused a connection, e.g. for want of file descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
@@ -64,7 +62,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(HEAD_TIME)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     // What ends a connection early – a client that leaves, a head that is no HTTP – is the client's affair.
