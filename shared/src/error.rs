@@ -3,6 +3,8 @@
 //! Every concept has a small error of its own; each maps to one [`ErrorKind`]. What a kind means to an HTTP
 //! client and to the job queue stands in two total tables here, and nowhere else.
 
+use crate::bounds::ERROR_BYTES;
+use crate::quote::{quoted, shortened};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -119,9 +121,10 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure with nothing but its kind and sentence.
+    /// A failure with nothing but its kind and sentence, which is cut after [`ERROR_BYTES`].
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, retry_after: None, source: None }
+        let message = shortened(message.into(), ERROR_BYTES);
+        Self { kind, message, param: None, retry_after: None, source: None }
     }
 
     /// The request is wrong.
@@ -141,7 +144,7 @@ impl Error {
 
     /// Names the field that was wrong.
     pub fn at(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.param = Some(quoted(&param.into()).into_owned());
         self
     }
 
@@ -151,7 +154,7 @@ impl Error {
         self
     }
 
-    /// The chain of causes in one line, for the log only; empty without one.
+    /// The chain of causes in one line, for the log only, cut after [`ERROR_BYTES`]; empty without one.
     pub fn cause(&self) -> String {
         let mut text = String::new();
         let mut next = std::error::Error::source(self);
@@ -162,7 +165,7 @@ impl Error {
             text.push_str(&cause.to_string());
             next = cause.source();
         }
-        text
+        shortened(text, ERROR_BYTES)
     }
 
     /// Keeps the cause, for the log only.
@@ -238,5 +241,20 @@ impl From<StoreError> for Error {
             }
             StoreError::Broken(source) => Self::internal(source),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_and_its_cause_are_cut() {
+        let fits = "x".repeat(ERROR_BYTES);
+        let long = "x".repeat(3_000_000);
+        assert_eq!(Error::invalid(fits.as_str()).message, fits);
+        let error = Error::invalid(long.as_str()).at(long.as_str()).caused_by(long);
+        assert_eq!([error.message.len(), error.cause().len()], [ERROR_BYTES; 2]);
+        assert!(error.message.ends_with('…') && error.param.is_some_and(|param| param.len() <= 103));
     }
 }

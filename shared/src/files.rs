@@ -4,8 +4,10 @@
 //! control characters. Where a file may be written is a type of its own, [`TargetPath`]: an agent's instructions are no such
 //! place, in no folder and in no case of letters.
 
+use crate::bounds::{FILE_BYTES, PATH_BYTES};
 use crate::error::Source;
 use crate::id::{AgentId, TenantId};
+use crate::quote::quoted;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -14,12 +16,6 @@ use std::path::{Component, Path};
 /// not.
 pub const INSTRUCTION_FILES: [&str; 6] =
     ["AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "TOOLS.md", "MEMORY.md"];
-
-/// A file grows no longer than so many bytes, so that an agent in a loop fills no disk with one.
-pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Longest path, in bytes (Linux's own `PATH_MAX`).
-const MAX_PATH_BYTES: usize = 4_096;
 
 /// Why nothing is written at a path. Every adapter says it in the same words.
 pub(crate) const NAME_A_FILE: &str = "is a folder; name a file";
@@ -57,8 +53,8 @@ impl FilePath {
         if text.is_empty() {
             return Err(FileError::Path("must not be empty; the workspace is `.`".to_owned()));
         }
-        if text.len() > MAX_PATH_BYTES {
-            return Err(FileError::Path(format!("longer than {MAX_PATH_BYTES} bytes")));
+        if text.len() > PATH_BYTES {
+            return Err(FileError::Path(format!("longer than {PATH_BYTES} bytes")));
         }
         if text.chars().any(char::is_control) {
             return Err(FileError::Path("must hold no control characters".to_owned()));
@@ -96,12 +92,12 @@ impl FilePath {
 
     /// There is nothing at this path.
     pub fn missing(&self) -> FileError {
-        FileError::Missing(format!("`{}` does not exist", self.text))
+        FileError::Missing(format!("`{}` does not exist", quoted(&self.text)))
     }
 
     /// This path, and why not.
     pub fn refused(&self, why: &str) -> FileError {
-        FileError::Refused(format!("`{}` {why}", self.text))
+        FileError::Refused(format!("`{}` {why}", quoted(&self.text)))
     }
 }
 
@@ -154,11 +150,11 @@ impl TargetPath {
     /// The length in bytes of a file of `before` bytes, with so many more.
     ///
     /// # Errors
-    /// [`FileError::Refused`] beyond [`MAX_FILE_BYTES`].
+    /// [`FileError::Refused`] beyond [`FILE_BYTES`].
     pub fn grown(&self, before: u64, added: usize) -> Result<u64, FileError> {
         let total = before.saturating_add(added as u64);
-        if total > MAX_FILE_BYTES {
-            return Err(self.path.refused(&format!("would grow beyond {MAX_FILE_BYTES} bytes")));
+        if total > FILE_BYTES {
+            return Err(self.path.refused(&format!("would grow beyond {FILE_BYTES} bytes")));
         }
         Ok(total)
     }
@@ -290,7 +286,7 @@ pub trait Files: Send + Sync {
     /// who do so at once each adds its own; what the others add at that very moment may not be counted. Durable when this returns.
     ///
     /// # Errors
-    /// A refusal – the file would grow beyond [`MAX_FILE_BYTES`] – or a failure. After a failure the content, or a beginning
+    /// A refusal – the file would grow beyond [`FILE_BYTES`] – or a failure. After a failure the content, or a beginning
     /// of it, may have been added.
     async fn append(&self, of: Workspace<'_>, path: &TargetPath, content: Vec<u8>) -> Result<u64, FileError>;
 }

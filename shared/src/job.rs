@@ -1,6 +1,7 @@
 //! Jobs: accepted work that runs later, and the [`JobQueue`] port.
 
 use crate::agent::RunRequest;
+use crate::bounds::DONE_JOBS_KEPT;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
@@ -62,7 +63,7 @@ pub struct Job {
 /// handed in again later meets that turn.
 ///
 /// Dead jobs are kept until a person acts; pending ones until they end.
-pub const DONE_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub const DONE_KEPT: Duration = DONE_JOBS_KEPT;
 
 /// Until when a job is kept that was done at this time: at that moment it is as if it had never been.
 pub fn done_kept_until(done: Timestamp) -> Timestamp {

@@ -10,7 +10,7 @@
 //! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`files`] (what it works with) · [`job`] (work that runs later) ·
 //! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`region`] (homes of sessions) · [`answer`] (idempotency of requests that are no
 //! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`clock`], [`id`] (time and names,
-//! injected) · [`secret`] (what is never shown) · [`error`] (what a failure means).
+//! injected) · [`secret`] (what is never shown) · [`quote`] (what others wrote, in sentences of ours) · [`error`] (what a failure means).
 //!
 //! *What runs on them*: [`agent::runner`] (the turn's loop) · [`agent::prompt`] (transcript to model request) ·
 //! [`tools`] (the built-in tools) · [`worker`] (the queue's worker) · [`http`] (every HTTP surface) · [`app`] (one
@@ -44,6 +44,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod principal;
+pub mod quote;
 pub mod region;
 pub mod secret;
 pub mod session;

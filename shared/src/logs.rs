@@ -4,7 +4,9 @@
 //! agents did, and what this process does) and `error`. Each has its time in UTC (`ts`) and, where the settings name
 //! another zone, beside it in that zone (`ts.local`): people compare logs with their own clock.
 
+use crate::bounds::LOGGED_BYTES;
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::quote::shortened;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -166,11 +168,11 @@ impl Visit for JsonMembers<'_, '_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, &Value::from(value));
+        self.member(field, &Value::from(shortened(value.to_owned(), LOGGED_BYTES)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.member(field, &Value::from(format!("{value:?}")));
+        self.member(field, &Value::from(shortened(format!("{value:?}"), LOGGED_BYTES)));
     }
 }
 

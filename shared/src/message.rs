@@ -98,6 +98,28 @@ impl ToolCall {
     }
 }
 
+impl Message {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        /// About what a message, or a call in it, takes beside its texts.
+        const BESIDE: usize = 192;
+        let part = |part: &Part| match part {
+            Part::Text { text } => text.len(),
+            Part::Image { data, .. } => data.len(),
+        };
+        let texts = match &self.body {
+            MessageBody::User { parts } => parts.iter().map(part).sum(),
+            MessageBody::Assistant { text, tool_calls } => {
+                let calls = tool_calls.iter().map(|call| call.name.len() + call.arguments.len() + BESIDE);
+                text.len() + calls.sum::<usize>()
+            }
+            MessageBody::ToolResult { content, .. } => content.len(),
+            MessageBody::Summary { text, .. } => text.len(),
+        };
+        BESIDE + texts
+    }
+}
+
 impl MessageBody {
     /// A user's message of one text.
     pub fn user_text(text: impl Into<String>) -> Self {

@@ -6,9 +6,10 @@
 //! A process that somebody scrapes keeps everything in a [`Ledger`]. Where nobody does, a platform hears of the few things
 //! it sounds alarms about as they happen, by a [`Sink`], and nothing is kept.
 //!
-//! Label values that come from outside (a channel's name, a model's) are bounded: after [`MAX_LABEL_VALUES`] different
+//! Label values that come from outside (a channel's name, a model's) are bounded: after [`LABEL_VALUES`] different
 //! ones per label, further ones count as `other`.
 
+use crate::bounds::LABEL_VALUES;
 use crate::model::Usage;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// Most different values of one label; a site has some tens of models, agents and tools.
-pub const MAX_LABEL_VALUES: usize = 200;
 
 /// Observed durations wait in memory until they are folded into their histogram; that is done each so many.
 const FOLD_EVERY: u32 = 1024;
@@ -279,7 +277,7 @@ impl Metrics {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let values = seen.entry(name).or_default();
         if !values.contains(value) {
-            if values.len() >= MAX_LABEL_VALUES {
+            if values.len() >= LABEL_VALUES {
                 return Label::from_static_parts(name, "other");
             }
             values.insert(value.to_owned());

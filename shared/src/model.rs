@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Source};
 use crate::message::MessageBody;
+use crate::quote::quoted;
 use crate::tool::ToolSpec;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -33,7 +34,7 @@ impl FromStr for ModelRef {
             Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
                 Ok(Self { provider: provider.to_owned(), model: model.to_owned() })
             }
-            _ => Err(ModelRefError(text.to_owned())),
+            _ => Err(ModelRefError(quoted(text).into_owned())),
         }
     }
 }

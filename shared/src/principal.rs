@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, IdSource, PrincipalId, TenantId};
 use crate::limit::Limit;
+use crate::quote::quoted;
 use crate::secret::Secret;
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -61,7 +62,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| {
             let known = Self::ALL.map(Self::as_str).join(", ");
-            format!("unknown scope `{text}`; known are {known}")
+            format!("unknown scope `{}`; known are {known}", quoted(text))
         })
     }
 }

@@ -10,6 +10,7 @@
 //! two answers to one key, and one of them stays. A tool that may not run twice never does: a turn that goes on under
 //! another epoch parks before such a call, because whether the old home made it cannot be known.
 
+use crate::bounds::REGIONS;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{RegionId, SessionKey, TenantId, TurnId};
@@ -21,7 +22,7 @@ use std::time::Duration;
 pub const BEAT_EVERY: Duration = Duration::from_secs(60);
 
 /// Most regions of one installation: an epoch is a number whose remainder by this says whose it is.
-pub const MOST_REGIONS: u64 = 16;
+pub const MOST_REGIONS: u64 = REGIONS;
 
 /// The smallest epoch above `than` that only the region of this ordinal gives.
 pub const fn next_epoch(than: u64, ordinal: u64) -> u64 {

@@ -4,6 +4,7 @@
 //! journals each step with [`SessionStore::append`] and ends with [`SessionStore::commit`]; each is one atomic step.
 
 use crate::audit::NewAudit;
+use crate::bounds::KEYS_KEPT;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
@@ -101,7 +102,7 @@ impl Idempotency {
     ///   one was accepted while the record of the other still counted.
     /// - What a request makes under an id of its key (a hook's turn, a background response, a reset) has that id for
     ///   good: the same request makes nothing a second time, also when its answer is forgotten.
-    pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    pub const KEPT: Duration = KEYS_KEPT;
 
     /// Until when the record of a key counts that was last accepted at this time: at that moment it counts no longer.
     pub fn kept_until(accepted: Timestamp) -> Timestamp {

@@ -10,6 +10,7 @@ mod read_file;
 mod write_file;
 
 use crate::files::{Files, Workspace};
+use crate::quote::{quoted, reason};
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -47,9 +48,9 @@ fn arguments<T: DeserializeOwned>(arguments: &Value) -> Result<T, ToolError> {
     }
     serde_path_to_error::deserialize(arguments).map_err(|error| {
         let path = error.path().to_string();
-        let why = error.into_inner();
+        let why = reason(&error.into_inner().to_string());
         // Missing and unknown arguments are named in the sentence; their path is the whole object's, a dot.
-        ToolError::Arguments(if path == "." { why.to_string() } else { format!("`{path}`: {why}") })
+        ToolError::Arguments(if path == "." { why } else { format!("`{}`: {why}", quoted(&path)) })
     })
 }
 

@@ -1,7 +1,8 @@
 //! Agents' files: [`shared::files::Files`].
 
 use harness::files::{Owner, Place};
-use shared::files::{Entry, FileError, FilePart, FilePath, MAX_FILE_BYTES, TargetPath};
+use shared::bounds::FILE_BYTES;
+use shared::files::{Entry, FileError, FilePart, FilePath, TargetPath};
 use tokio::task::JoinSet;
 
 const ENOUGH: u64 = 1_000;
@@ -124,13 +125,13 @@ pub(crate) async fn a_file_grows_to_its_limit_and_no_further(place: &Place) {
     // A file of the folder, below the bucket if there is one: long, and made at once.
     std::fs::create_dir_all(owner.folder()).expect("a folder");
     let file = std::fs::File::create(owner.folder().join("huge.log")).expect("a file");
-    file.set_len(MAX_FILE_BYTES - 1).expect("a long file");
+    file.set_len(FILE_BYTES - 1).expect("a long file");
     let why = "`huge.log` would grow beyond 67108864 bytes";
     assert_eq!(refusal(append(place, &owner, "huge.log", "12").await), why);
-    assert_eq!(append(place, &owner, "huge.log", "1").await.expect("the last byte"), MAX_FILE_BYTES);
+    assert_eq!(append(place, &owner, "huge.log", "1").await.expect("the last byte"), FILE_BYTES);
     assert_eq!(refusal(append(place, &owner, "huge.log", "2").await), why);
-    let end = read_part(place, &owner, "huge.log", MAX_FILE_BYTES - 2, ENOUGH).await.expect("its end");
-    assert_eq!(end, FilePart { bytes: b"\x001".to_vec(), total: MAX_FILE_BYTES });
+    let end = read_part(place, &owner, "huge.log", FILE_BYTES - 2, ENOUGH).await.expect("its end");
+    assert_eq!(end, FilePart { bytes: b"\x001".to_vec(), total: FILE_BYTES });
 }
 
 pub(crate) async fn what_is_not_there_is_missing(place: &Place) {

@@ -210,6 +210,25 @@ impl Process {
         line.strip_prefix(SERVES).map(str::to_owned)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> i32 {
+        self.id.expect("a process that was started").as_raw_nonzero().get()
+    }
+
+    /// The most bytes of memory that it had at one time, since [`Process::forget_peak`].
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(path).expect("a process at work");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
+        kilobytes * 1024
+    }
+
+    /// Its memory's peak begins anew.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5").expect("a process of ours");
+    }
+
     /// Sends it a signal, if it is still there.
     pub fn signal(&self, signal: Signal) {
         if let Some(id) = self.id.filter(|_| self.ended.borrow().is_none()) {

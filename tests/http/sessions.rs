@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use shared::adapters::memory::Memory;
 use shared::answer::{AnswerKey, AnswerStore, Claim};
 use shared::app::Stores;
+use shared::bounds::TRANSCRIPT_PAGE_BYTES;
 use shared::clock::{Clock, Timestamp};
 use shared::error::StoreError;
 use shared::id::{AgentId, SessionKey, TenantId};
@@ -156,6 +157,44 @@ async fn a_transcript_is_read_backwards_page_by_page() {
         none,
         json!({"object": "list", "data": [], "first_id": null, "last_id": null, "has_more": false})
     );
+}
+
+#[tokio::test]
+async fn a_page_of_large_messages_ends_early_and_says_so() {
+    let app = TestApp::new();
+    let token = operator(&app).await;
+    for _ in 0..2 {
+        say(&app, &token, "agent:main:large", &"x".repeat(3_000_000)).await;
+    }
+    let path = "/v1/sessions/agent%3Amain%3Alarge/transcript";
+    let newest = app.get(path, &token).send().await;
+    assert!(newest.body.len() <= TRANSCRIPT_PAGE_BYTES + 10_000, "{}", newest.body.len());
+    assert_eq!((ids(&newest.json()), &newest.json()["has_more"]), (vec!["3", "4"], &json!(true)));
+    let older = app.get(&format!("{path}?before=3"), &token).send().await.json();
+    assert_eq!((ids(&older), &older["has_more"]), (vec!["1", "2"], &json!(false)));
+    // One that is larger than a page is a page of its own.
+    say(&app, &token, "agent:main:huge", &"x".repeat(TRANSCRIPT_PAGE_BYTES + 1)).await;
+    let huge = app.get("/v1/sessions/agent%3Amain%3Ahuge/transcript", &token).send().await.json();
+    assert_eq!((ids(&huge), &huge["has_more"]), (vec!["2"], &json!(true)));
+}
+
+#[tokio::test]
+async fn a_long_transcript_comes_in_one_page_of_any_size() {
+    let app = TestApp::new();
+    let token = operator(&app).await;
+    for _ in 0..10 {
+        say(&app, &token, "agent:main:long", "x").await;
+    }
+    let path = "/v1/sessions/agent%3Amain%3Along/transcript";
+    for limit in [1, 7, 8, 9, 19, 20, 21, 500] {
+        let page = app.get(&format!("{path}?limit={limit}"), &token).send().await.json();
+        let first = 21_usize.saturating_sub(limit).max(1);
+        let expected: Vec<String> = (first..=20).map(|seq| seq.to_string()).collect();
+        assert_eq!(
+            (ids(&page), &page["has_more"]),
+            (expected.iter().map(String::as_str).collect(), &json!(limit < 20))
+        );
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use shared::agent::{Agent, RunOptions, RunRequest, TurnEvent};
 use shared::config::Config;
 use shared::id::{AgentId, PrincipalId, SessionKey, TurnId};
 use shared::message::MessageBody;
+use shared::quote::quoted;
 use shared::session::TurnOutcome;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::Path;
@@ -102,7 +103,7 @@ fn agent(args: &ChatArgs, config: &Config) -> Result<Agent, Fault> {
     config
         .agent(&AgentId::new(id))
         .cloned()
-        .ok_or_else(|| Fault::new(format!("there is no agent {}; see `reef agents list`", output::clean(id))))
+        .ok_or_else(|| Fault::new(format!("there is no agent {}; see `reef agents list`", quoted(id))))
 }
 
 /// The agent in a key of the form `agent:ID:…`.

@@ -8,6 +8,7 @@ use crate::output::{self, OutputArgs};
 use crate::workspaces;
 use clap::Subcommand;
 use serde_json::json;
+use shared::config::Config;
 use std::path::{Path, PathBuf};
 
 /// `reef config …`
@@ -21,7 +22,13 @@ pub(crate) enum ConfigCommand {
         output: OutputArgs,
     },
     /// Print the settings as they are understood: complete, secrets redacted
-    Show,
+    Show {
+        /// Print every bound in force instead: how much of what is taken, and what happens beyond it
+        #[arg(long)]
+        limits: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Print the JSON Schema of the settings, for editors
     Schema,
 }
@@ -29,9 +36,25 @@ pub(crate) enum ConfigCommand {
 pub(crate) fn run(command: ConfigCommand, host: &HostArgs) -> Result<(), Fault> {
     match command {
         ConfigCommand::Check { file, output } => check(file.as_deref(), output, host),
-        ConfigCommand::Show => Ok(output::json(&host.told_config(Purpose::Look)?.show())?),
+        ConfigCommand::Show { limits: true, output } => limits(&host.told_config(Purpose::Look)?, output),
+        // Settings are JSON in any case.
+        ConfigCommand::Show { limits: false, .. } => {
+            Ok(output::json(&host.told_config(Purpose::Look)?.show())?)
+        }
         ConfigCommand::Schema => Ok(output::json(&shared::config::json_schema())?),
     }
+}
+
+fn limits(config: &Config, output: OutputArgs) -> Result<(), Fault> {
+    let bounds = config.bounds();
+    if output.json {
+        return Ok(output::json(&json!(bounds))?);
+    }
+    let rows = bounds.iter().map(|bound| {
+        let setting = bound.setting.unwrap_or("-").to_owned();
+        [bound.name.to_owned(), bound.amount(), setting, bound.beyond.to_owned()]
+    });
+    Ok(output::table(["LIMIT", "VALUE", "SETTING", "BEYOND IT"], rows.collect(), "no limits")?)
 }
 
 fn check(file: Option<&Path>, output: OutputArgs, host: &HostArgs) -> Result<(), Fault> {
@@ -52,17 +75,20 @@ fn check(file: Option<&Path>, output: OutputArgs, host: &HostArgs) -> Result<(),
         config.warnings.extend(of_workspaces);
     }
     if output.json {
-        let (warnings, problems) = match &loaded {
-            Ok(config) => (config.warnings.as_slice(), &[][..]),
-            Err(problems) => (&[][..], problems.all()),
+        let (warnings, problems, further) = match &loaded {
+            Ok(config) => (config.warnings.as_slice(), &[][..], 0),
+            Err(problems) => (&[][..], problems.all(), problems.further()),
         };
         let problems: Vec<_> = problems
             .iter()
             .map(|problem| json!({"path": problem.path, "message": problem.message}))
             .collect();
-        output::json(
-            &json!({"file": name, "ok": loaded.is_ok(), "problems": problems, "warnings": warnings}),
-        )?;
+        let mut told =
+            json!({"file": name, "ok": loaded.is_ok(), "problems": problems, "warnings": warnings});
+        if further > 0 {
+            told["furtherProblems"] = json!(further);
+        }
+        output::json(&told)?;
         return if loaded.is_ok() { Ok(()) } else { Err(Fault::Shown) };
     }
     let config = loaded.map_err(|problems| Fault::new(host::told(&name, &problems)))?;

@@ -228,12 +228,15 @@ fn load_at(
 
 /// All problems of a file, as one text.
 pub(crate) fn told(file: &str, problems: &Problems) -> String {
-    let count = problems.all().len();
+    let count = problems.all().len() + problems.further();
     let word = if count == 1 { "problem" } else { "problems" };
     let mut text = format!("{file}: {count} {word}");
     for problem in problems.all() {
         text.push_str("\n  ");
         text.push_str(&problem.to_string());
+    }
+    if problems.further() > 0 {
+        text.push_str(&format!("\n  and {} more", problems.further()));
     }
     text
 }

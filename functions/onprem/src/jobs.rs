@@ -12,6 +12,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::error::StoreError;
 use shared::id::{JobId, TenantId};
 use shared::job::{Job, JobFilter, JobQueue, JobState, Work};
+use shared::quote::quoted;
 use shared::session::{Turn, TurnOutcome};
 
 /// `reef jobs …`
@@ -128,14 +129,15 @@ async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result
     match queue.redrive(&tenant, &id, SystemClock.now()).await {
         Ok(()) => {}
         Err(StoreError::NotFound) => {
-            let shown = output::clean(id.as_str());
+            let shown = quoted(id.as_str());
             return Err(Fault::new(format!(
                 "there is no dead job {shown}; see `reef jobs list --state dead`"
             )));
         }
         Err(StoreError::Elsewhere { region }) => {
             return Err(Fault::new(format!(
-                "the job {id} belongs to the region {region}: redrive it there, with AWS_REGION={region}. If that region is lost, evacuate it first; if it is evacuated, part of the job was never replicated, and it waits for that region"
+                "the job {} belongs to the region {region}: redrive it there, with AWS_REGION={region}. If that region is lost, evacuate it first; if it is evacuated, part of the job was never replicated, and it waits for that region",
+                quoted(id.as_str())
             )));
         }
         Err(error) => return Err(error.into()),

@@ -32,7 +32,10 @@ mod workspaces;
 use clap::{Parser, Subcommand};
 use fault::Fault;
 use host::HostArgs;
+use shared::bounds::ERROR_BYTES;
+use shared::quote::shortened;
 use site::Wrap;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 
@@ -92,10 +95,21 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// Says what is wrong with the command line, and ends the process. A long value is not printed back.
+fn wrong_usage(error: &clap::Error) -> ! {
+    let told = error.render().to_string();
+    if error.use_stderr() && told.len() > ERROR_BYTES {
+        // If standard error is closed, the exit code has to say it all.
+        let _ = writeln!(io::stderr().lock(), "{}", shortened(told, ERROR_BYTES));
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
 /// Runs the command line of this process. `wrap` may put something around what turns meet outside the process: the
 /// identity for the product, fault points for the crash suite.
 pub fn main(wrap: Wrap) -> ExitCode {
-    let Cli { host, command } = Cli::parse();
+    let Cli { host, command } = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     #[cfg(not(feature = "aws"))]
     if host.aws.is_some() {
         return host::without_aws("--aws and REEF_AWS").report();

@@ -5,6 +5,7 @@
 
 use crate::fault::Fault;
 use crate::host;
+use shared::bounds::LOG_LINES;
 use shared::clock::{Clock, SystemClock};
 use shared::logs::{JsonLines, LocalZone, report_panics};
 use std::fmt;
@@ -17,9 +18,6 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// Lines that may wait for the terminal: a few megabytes.
-const WAITING_LINES: usize = 8192;
 
 /// Keeps the writing thread; dropped last, it writes what still waits.
 pub(crate) struct Logs {
@@ -35,7 +33,7 @@ pub(crate) fn start(zone: LocalZone) -> Result<Logs, Fault> {
         Fault::because("REEF_LOG is not understood; write e.g. info, debug or info,access=off", &error)
     })?;
     let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(io::stderr());
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).lossy(true).finish(io::stderr());
     let dropped = writer.error_counter();
     let registry = tracing_subscriber::registry().with(filter);
     if io::stderr().is_terminal() {

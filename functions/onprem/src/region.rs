@@ -10,6 +10,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::cloud::operator;
 use shared::error::StoreError;
 use shared::id::RegionId;
+use shared::quote::quoted;
 use shared::region::{RegionState, Regions};
 
 /// `reef region …`
@@ -82,10 +83,7 @@ async fn set(regions: &dyn Regions, name: &str, in_service: bool, output: &Outpu
     match regions.set_in_service(&region, in_service, SystemClock.now()).await {
         Ok(()) => {}
         Err(StoreError::NotFound) => {
-            return Err(Fault::new(format!(
-                "there is no region {}; see `reef region status`",
-                output::clean(name)
-            )));
+            return Err(Fault::new(format!("there is no region {}; see `reef region status`", quoted(name))));
         }
         Err(error) => return Err(error.into()),
     }

@@ -10,6 +10,7 @@ use crate::note::Note;
 use crate::site::{self, Site, Wrap};
 use crate::{listen, logs, output, workspaces};
 use clap::Args;
+use shared::bounds::THREADS;
 use shared::config::Config;
 use shared::logs::LocalZone;
 use shared::principal::NewToken;
@@ -21,9 +22,6 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Threads that run turns, at most: a turn waits much and computes little.
-const MAX_THREADS: usize = 4;
 
 /// File descriptors below which the operator is warned: two for each of a thousand waiting turns, and some.
 const MIN_DESCRIPTORS: u64 = 2_100;
@@ -67,7 +65,7 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
 }
 
 fn runtime() -> Result<runtime::Runtime, Fault> {
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(MAX_THREADS));
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(THREADS));
     let built = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     built.map_err(|error| Fault::because("no threads can be started", &error))
 }

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use shared::id::{AgentId, SessionKey, TenantId};
 use shared::message::{Message, MessageBody};
+use shared::quote::quoted;
 use shared::session::{Session, SessionFilter, SessionIndex, SessionStore, Window};
 use std::io::{self, Write};
 
@@ -152,9 +153,8 @@ async fn export(store: &dyn SessionStore, key: String) -> Result<(), Fault> {
 async fn load(store: &dyn SessionStore, key: String) -> Result<Session, Fault> {
     let key = SessionKey::new(key);
     let session = store.load(&TenantId::single(), &key).await?;
-    let unknown = || {
-        Fault::new(format!("there is no session {}; see `reef sessions list`", output::clean(key.as_str())))
-    };
+    let unknown =
+        || Fault::new(format!("there is no session {}; see `reef sessions list`", quoted(key.as_str())));
     session.ok_or_else(unknown)
 }
 

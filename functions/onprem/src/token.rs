@@ -13,6 +13,7 @@ use shared::error::StoreError;
 use shared::id::{AgentId, PrincipalId, RandomIds, TenantId};
 use shared::limit::Limit;
 use shared::principal::{NewToken, Scope, Token, TokenStore};
+use shared::quote::quoted;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -89,7 +90,8 @@ async fn create(args: CreateArgs, store: &dyn TokenStore, host: &HostArgs) -> Re
         if let Some(unknown) = agents.iter().find(|id| config.agent(id).is_none()) {
             let known: Vec<&str> = config.agents.iter().map(|agent| agent.id.as_str()).collect();
             return Err(Fault::new(format!(
-                "--agents: there is no agent {unknown}; there are {}",
+                "--agents: there is no agent {}; there are {}",
+                quoted(unknown.as_str()),
                 known.join(", ")
             )));
         }
@@ -156,7 +158,7 @@ async fn revoke(id: &str, store: &dyn TokenStore, output: &Output) -> Result<(),
         Err(StoreError::NotFound) => {
             return Err(Fault::new(format!(
                 "there is no token {}; see `reef token list`",
-                output::clean(id.as_str())
+                quoted(id.as_str())
             )));
         }
         Err(error) => return Err(error.into()),

@@ -76,7 +76,8 @@ fn builder() -> PrometheusBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{MAX_LABEL_VALUES, Metrics};
+    use crate::bounds::LABEL_VALUES;
+    use crate::metrics::Metrics;
     use std::time::Duration;
 
     fn lines_of(text: &str, name: &str) -> Vec<String> {
@@ -110,11 +111,11 @@ mod tests {
     #[test]
     fn a_label_with_too_many_values_counts_the_rest_as_other() {
         let metrics = Metrics::kept(Prometheus::default());
-        for number in 0..MAX_LABEL_VALUES + 50 {
+        for number in 0..LABEL_VALUES + 50 {
             metrics.tool_execution(&format!("tool-{number}"), "completed");
         }
         let text = metrics.render().expect("kept");
-        assert_eq!(lines_of(&text, "openclaw_tool_execution_total").len(), MAX_LABEL_VALUES + 1);
+        assert_eq!(lines_of(&text, "openclaw_tool_execution_total").len(), LABEL_VALUES + 1);
         assert!(
             text.contains(r#"openclaw_tool_execution_total{outcome="completed",tool="other"} 50"#),
             "{text}"

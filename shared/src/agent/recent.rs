@@ -3,20 +3,12 @@
 //! A transcript only grows, and each turn makes it grow. So one that ends at the position and in the epoch that a new
 //! lease names behind its input is the stored one, whoever else writes to the store; any other is forgotten.
 
+use crate::bounds::{TRANSCRIPT_REMEMBERED_BYTES, TRANSCRIPTS_REMEMBERED_BYTES};
 use crate::id::{SessionId, TenantId};
-use crate::message::{Message, MessageBody, Part};
+use crate::message::Message;
 use crate::session::Lease;
 use lru::LruCache;
 use std::sync::{Mutex, PoisonError};
-
-/// Most bytes of all kept transcripts together.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
-
-/// Most bytes of one: a longer one is seldom, and would push many others out.
-const MOST_BYTES_OF_ONE: usize = 256 * 1024;
-
-/// About what a message takes beside its texts.
-const BYTES_PER_MESSAGE: usize = 192;
 
 /// Keeps transcripts, from behind their summaries on; the one used longest ago makes room.
 pub(super) struct Recent {
@@ -60,8 +52,8 @@ impl Recent {
     /// Keeps the transcript of a turn that ended with this lease, its last messages included.
     pub(super) fn keep(&self, lease: &Lease, messages: Vec<Message>) {
         let Some(seq) = messages.last().map(|message| message.seq) else { return };
-        let bytes = messages.iter().map(bytes_of).sum();
-        if bytes > MOST_BYTES_OF_ONE {
+        let bytes = messages.iter().map(Message::bytes).sum();
+        if bytes > TRANSCRIPT_REMEMBERED_BYTES {
             return;
         }
         let Lease { epoch, summarised_through, .. } = *lease;
@@ -72,32 +64,11 @@ impl Recent {
         if let Some(older) = kept.transcripts.put(key, transcript) {
             kept.bytes -= older.bytes;
         }
-        while kept.bytes > MOST_BYTES
+        while kept.bytes > TRANSCRIPTS_REMEMBERED_BYTES
             && let Some((_, oldest)) = kept.transcripts.pop_lru()
         {
             kept.bytes -= oldest.bytes;
         }
-    }
-}
-
-fn bytes_of(message: &Message) -> usize {
-    let texts = match &message.body {
-        MessageBody::User { parts } => parts.iter().map(bytes_of_part).sum(),
-        MessageBody::Assistant { text, tool_calls } => {
-            let calls =
-                tool_calls.iter().map(|call| call.name.len() + call.arguments.len() + BYTES_PER_MESSAGE);
-            text.len() + calls.sum::<usize>()
-        }
-        MessageBody::ToolResult { content, .. } => content.len(),
-        MessageBody::Summary { text, .. } => text.len(),
-    };
-    BYTES_PER_MESSAGE + texts
-}
-
-const fn bytes_of_part(part: &Part) -> usize {
-    match part {
-        Part::Text { text } => text.len(),
-        Part::Image { data, .. } => data.len(),
     }
 }
 
@@ -106,6 +77,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::{SessionKey, TurnId};
+    use crate::message::MessageBody;
 
     fn lease(session: &str) -> Lease {
         Lease {
@@ -160,8 +132,8 @@ mod tests {
     #[test]
     fn the_one_used_longest_ago_makes_room_and_one_that_is_too_long_is_not_kept() {
         let recent = Recent::default();
-        let half = MOST_BYTES_OF_ONE / 2 - BYTES_PER_MESSAGE;
-        let fit = MOST_BYTES / MOST_BYTES_OF_ONE;
+        let half = TRANSCRIPT_REMEMBERED_BYTES / 2 - messages(0)[0].bytes();
+        let fit = TRANSCRIPTS_REMEMBERED_BYTES / TRANSCRIPT_REMEMBERED_BYTES;
         for number in 0..=fit {
             recent.keep(&lease(&format!("{number}")), messages(half));
         }

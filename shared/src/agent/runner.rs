@@ -11,6 +11,7 @@ use super::turn::{SoFar, TurnRun};
 use super::workspace::Instructions;
 use super::{Agent, AgentInvoker, RunOptions, RunRequest, TurnEvent, TurnStream};
 use crate::audit::NewAudit;
+use crate::bounds::RESUMPTIONS;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -33,11 +34,6 @@ use tokio_util::task::TaskTracker;
 
 /// First and longest pause between two looks at a session that another process holds.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-
-/// How often a turn is resumed without recording anything new. What comes from outside – a deployment, a machine that
-/// goes – hardly meets the same step so often; a step that is too much for its process ends it each time, takes others
-/// along, and costs a model call.
-const MOST_RESUMPTIONS: u32 = 5;
 
 /// What a [`Runner`] works with.
 pub struct RunnerParts {
@@ -253,7 +249,7 @@ impl Shared {
                     return Ok(Accepted::Run { lease, so_far: SoFar::Input(new.input) });
                 }
                 // Asked once more, the store gives the outcome.
-                Begun::Resumed { lease, tries, .. } if tries > MOST_RESUMPTIONS => {
+                Begun::Resumed { lease, tries, .. } if tries > RESUMPTIONS => {
                     self.give_up(&lease).await?;
                 }
                 Begun::Resumed { lease, steps, .. } => {
@@ -354,7 +350,7 @@ impl Shared {
         let now = self.now();
         let begun = self.parts.sessions.begin(&again, now, now + self.parts.config.turns.lease).await?;
         let (lease, steps) = match begun {
-            Begun::Resumed { lease, tries, .. } if tries > MOST_RESUMPTIONS => {
+            Begun::Resumed { lease, tries, .. } if tries > RESUMPTIONS => {
                 return self.give_up(&lease).await;
             }
             Begun::Resumed { lease, steps, tries } => {
@@ -388,10 +384,10 @@ impl Shared {
     async fn give_up(self: &Arc<Self>, lease: &Lease) -> Result<TurnOutcome, Error> {
         tracing::error!(target: "error", { turn.id = %lease.turn,
             session.key = %lease.session,
-            tries = MOST_RESUMPTIONS }, "a turn was given up: whoever resumed it got no further");
-        let row = self.audit(&PrincipalId::new("reef"), "turn.given_up", json!({"tries": MOST_RESUMPTIONS}));
+            tries = RESUMPTIONS }, "a turn was given up: whoever resumed it got no further");
+        let row = self.audit(&PrincipalId::new("reef"), "turn.given_up", json!({"tries": RESUMPTIONS}));
         let message = format!(
-            "the turn was given up: it was interrupted and resumed {MOST_RESUMPTIONS} times and got no further"
+            "the turn was given up: it was interrupted and resumed {RESUMPTIONS} times and got no further"
         );
         TurnRun::refuse(self, lease, Error::new(ErrorKind::Internal, message), vec![row]).await
     }

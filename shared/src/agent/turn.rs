@@ -12,6 +12,7 @@ use super::history::{self, FAILED_NOTE};
 use super::runner::Shared;
 use super::{Agent, RunOptions, TurnEvent};
 use crate::audit::NewAudit;
+use crate::bounds::PROMPT_MESSAGES;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::PrincipalId;
 use crate::message::{Message, MessageBody, ToolCall};
@@ -23,9 +24,6 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Most messages read for one prompt. A compaction keeps a session far below; a client may import a long history.
-const READ_LIMIT: usize = 4_096;
 
 /// What the model is told of a call whose effect is not known.
 const UNKNOWN_EFFECT: &str =
@@ -347,9 +345,9 @@ impl TurnRun {
     /// The messages before this position that no summary covers.
     async fn read(&self, before: u64) -> Result<Vec<Message>, Halt> {
         let Lease { tenant, session, summarised_through: after, .. } = &self.lease;
-        let there = usize::try_from(before.saturating_sub(after + 1)).unwrap_or(READ_LIMIT);
+        let there = usize::try_from(before.saturating_sub(after + 1)).unwrap_or(PROMPT_MESSAGES);
         // Asking for no more than there can be lets a store see that the read is short.
-        let window = Window { newest: there.min(READ_LIMIT), after: *after, before: Some(before) };
+        let window = Window { newest: there.min(PROMPT_MESSAGES), after: *after, before: Some(before) };
         Ok(self.shared.parts.sessions.transcript(tenant, session, window).await?)
     }
 

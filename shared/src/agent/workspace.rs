@@ -3,11 +3,11 @@
 //! People edit these files; agents cannot (`tools` refuses to write them). An edit counts from the next turn on. A
 //! turn whose workspace did not change pays a few `stat` calls and no reading.
 
+use crate::bounds::{INSTRUCTION_FILE_CHARS, INSTRUCTIONS_CHARS, INSTRUCTIONS_REMEMBERED};
 use crate::files::INSTRUCTION_FILES;
 use lru::LruCache;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -15,17 +15,8 @@ use std::time::SystemTime;
 /// The file without which an agent does not know what it is.
 pub const REQUIRED: &str = INSTRUCTION_FILES[0];
 
-/// Most characters of one file (OpenClaw's `bootstrapMaxChars`).
-const MAX_FILE_CHARS: usize = 20_000;
-
-/// Most characters of all files together (OpenClaw's `bootstrapTotalMaxChars`).
-const MAX_TOTAL_CHARS: usize = 60_000;
-
-/// Most bytes read of one file: [`MAX_FILE_CHARS`] of the longest UTF-8 character, and enough to see that more follow.
-const MAX_FILE_BYTES: u64 = MAX_FILE_CHARS as u64 * 4 + 4;
-
-/// Workspaces whose text is kept; the one used longest ago makes room.
-const KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Most bytes read of one file: [`INSTRUCTION_FILE_CHARS`] of the longest UTF-8 character, and enough to see that more follow.
+const MAX_FILE_BYTES: u64 = INSTRUCTION_FILE_CHARS as u64 * 4 + 4;
 
 /// What a `stat` says of one file: while it stays the same, so does the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +44,7 @@ pub struct Instructions {
 
 impl Default for Instructions {
     fn default() -> Self {
-        Self { kept: Mutex::new(LruCache::new(KEPT)) }
+        Self { kept: Mutex::new(LruCache::new(INSTRUCTIONS_REMEMBERED)) }
     }
 }
 
@@ -105,7 +96,7 @@ fn stamp(path: &Path) -> Stamp {
 
 fn read_all(workspace: &Path, stamps: &Stamps) -> String {
     let mut text = String::new();
-    let mut left = MAX_TOTAL_CHARS;
+    let mut left = INSTRUCTIONS_CHARS;
     for (name, stamp) in INSTRUCTION_FILES.into_iter().zip(stamps) {
         let path = workspace.join(name);
         match stamp {
@@ -149,7 +140,7 @@ fn add(text: &mut String, name: &str, content: &str, left: &mut usize) {
     if content.is_empty() {
         return;
     }
-    let most = MAX_FILE_CHARS.min(*left);
+    let most = INSTRUCTION_FILE_CHARS.min(*left);
     match content.char_indices().nth(most) {
         None => {
             *left -= content.chars().count();
@@ -258,15 +249,15 @@ mod tests {
     #[test]
     fn a_long_file_is_cut_at_a_character_and_says_so() {
         let folder = TempDir::new().unwrap();
-        put(&folder, "AGENTS.md", &"あ".repeat(MAX_FILE_CHARS + 1));
+        put(&folder, "AGENTS.md", &"あ".repeat(INSTRUCTION_FILE_CHARS + 1));
         let expected = format!(
             "## AGENTS.md\n\n{}\n[TRUNCATED] Only the first 20000 characters of AGENTS.md are shown here.",
-            "あ".repeat(MAX_FILE_CHARS)
+            "あ".repeat(INSTRUCTION_FILE_CHARS)
         );
         assert!(*Instructions::new().load(folder.path()) == *expected, "cut elsewhere");
 
-        put(&folder, "AGENTS.md", &"𠮷".repeat(MAX_FILE_CHARS));
-        let expected = format!("## AGENTS.md\n\n{}", "𠮷".repeat(MAX_FILE_CHARS));
+        put(&folder, "AGENTS.md", &"𠮷".repeat(INSTRUCTION_FILE_CHARS));
+        let expected = format!("## AGENTS.md\n\n{}", "𠮷".repeat(INSTRUCTION_FILE_CHARS));
         assert!(*Instructions::new().load(folder.path()) == *expected, "a file of just the cap was cut");
     }
 

@@ -5,8 +5,10 @@ use super::file::{self, Model, Tools, Workspace};
 use super::load::{Reader, seconds};
 use super::{providers, units};
 use crate::agent::{Agent, Resources, TurnLimits};
+use crate::bounds::AGENT_ID_BYTES;
 use crate::id::AgentId;
 use crate::model::ModelRef;
+use crate::quote::quoted;
 use crate::tools;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -45,7 +47,7 @@ impl Reader<'_> {
                     if agent.id.as_ref().is_some_and(|own| own != id) {
                         self.problems.add(
                             format!("{path}.id"),
-                            format!("must be left out, or be {id:?} like its key"),
+                            format!("must be left out, or be {:?} like its key", quoted(id)),
                         );
                     }
                     entries.push(Entry { path, id: Some(id.clone()), agent });
@@ -142,7 +144,7 @@ impl Reader<'_> {
         };
         if !is_agent_id(&id) {
             let rule = "1 to 64 of a-z, 0-9, `_` and `-`, the first a letter or digit";
-            self.problems.add(at, format!("{id:?} is not an agent's id: {rule}"));
+            self.problems.add(at, format!("{:?} is not an agent's id: {rule}", quoted(&id)));
             return None;
         }
         if let Some(first) = seen.get(&id) {
@@ -245,6 +247,7 @@ impl Reader<'_> {
 
     fn model_ref(&mut self, path: &str, name: &str, known_providers: &BTreeSet<String>) -> Option<ModelRef> {
         let Ok(model) = name.parse::<ModelRef>() else {
+            let name = quoted(name);
             self.problems
                 .add(path, format!("{name:?} is not of the form provider/model, e.g. \"ollama/llama3.2\""));
             return None;
@@ -255,7 +258,7 @@ impl Reader<'_> {
         let provider = &model.provider;
         if !known_providers.contains(provider) {
             let known: Vec<&str> = known_providers.iter().map(String::as_str).collect();
-            let known = known.join(", ");
+            let (known, provider) = (known.join(", "), quoted(provider));
             self.problems.add(
                 path,
                 format!(
@@ -379,14 +382,14 @@ fn unknown_tool(name: &str) -> String {
     let known = tools::NAMES.join(", ");
     let hint = closest(name, tools::NAMES.into_iter());
     let hint = hint.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
-    format!("unknown tool {name:?}; known are {known}{hint}")
+    format!("unknown tool {:?}; known are {known}{hint}", quoted(name))
 }
 
 /// Whether a text is an agent's id: `[a-z0-9][a-z0-9_-]{0,63}`.
 fn is_agent_id(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let mut bytes = text.bytes();
-    text.len() <= 64
+    text.len() <= AGENT_ID_BYTES
         && bytes.next().is_some_and(plain)
         && bytes.all(|byte| plain(byte) || byte == b'_' || byte == b'-')
 }

@@ -1,12 +1,37 @@
-//! The list of every bound, with the values that the settings put in force.
+//! The list of every bound, with the values that the settings put in force: most rows by group in `rows`.
+
+mod rows;
 
 use super::Config;
-use crate::bounds::{AUDIT_COUNTED, Bound, HEAD_BYTES, HEAD_TIMEOUT, REQUEST_TOOLS, Unit};
+use crate::bounds::{AUDIT_COUNTED, Bound, HEAD_BYTES, REQUEST_TOOLS, Unit};
 use std::time::Duration;
+
+/// The first parts of the names, in the order in which a request meets them.
+const GROUPS: [&str; 11] =
+    ["request", "caller", "turn", "tool", "vendor", "job", "key", "word", "settings", "process", "aws"];
 
 impl Config {
     /// Every bound as it is in force, in the order in which a request meets them.
     pub fn bounds(&self) -> Vec<Bound> {
+        let mut all = self.further();
+        all.extend(rows::requests());
+        all.extend(rows::callers(self));
+        all.extend(rows::turns(self));
+        all.extend(rows::tools());
+        all.extend(rows::vendors(self));
+        all.extend(rows::work(self));
+        all.extend(rows::words());
+        all.extend(rows::process(self));
+        all.extend(rows::aws());
+        all.sort_by_key(|bound| {
+            let group = bound.name.split('.').next().unwrap_or_default();
+            GROUPS.iter().position(|known| *known == group).unwrap_or(GROUPS.len())
+        });
+        all
+    }
+
+    /// Those beside the groups.
+    fn further(&self) -> Vec<Bound> {
         let row = |name, value: usize, unit, setting, beyond| {
             // No value here is above 2^53.
             Bound { name, value: value as u64, unit, setting, beyond }
@@ -29,7 +54,6 @@ impl Config {
                 "503 unavailable, closed",
             ),
             row("request.head", HEAD_BYTES, Unit::Bytes, None, "431, closed"),
-            row("request.headTime", millis(HEAD_TIMEOUT), Unit::Millis, None, "closed"),
             row(
                 "answer.writeTime",
                 millis(gateway.write_timeout),

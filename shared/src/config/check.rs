@@ -7,6 +7,7 @@ use super::Env;
 use super::problems::Problems;
 use super::providers::UNSPOKEN;
 use super::schema::{Kind, Schema};
+use crate::bounds::QUOTED_CHARS;
 use serde_json::{Map, Value};
 
 /// What a check found.
@@ -255,8 +256,11 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// The known name that a typo most likely meant, if one is close.
+/// The known name that a typo most likely meant, if one is close. None is close to what cannot even be quoted.
 pub(super) fn closest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    if name.len() > QUOTED_CHARS {
+        return None;
+    }
     let lower = name.to_lowercase();
     let scored =
         known.map(|known| (strsim::normalized_damerau_levenshtein(&lower, &known.to_lowercase()), known));

@@ -1,6 +1,7 @@
 //! What the environment tells a function: where it runs, and the names of what its stack made for it.
 
 use super::{Env, Problems};
+use crate::quote::quoted;
 use crate::region::MOST_REGIONS;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -95,7 +96,7 @@ impl CloudConfig {
         if !queue_url.is_empty() && !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
             problems.add(
                 "REEF_QUEUE_URL",
-                format!("{queue_url:?} is no address; write the queue's URL, not its name"),
+                format!("{:?} is no address; write the queue's URL, not its name", quoted(&queue_url)),
             );
         }
         let places: Vec<String> = match given("REEF_REGIONS") {

@@ -6,8 +6,10 @@ use super::problems::Problems;
 use super::schema::Schema;
 use super::{Config, Env, GUIDE_HSTS, GatewayConfig, HooksConfig, Hsts, TurnConfig, providers, source};
 use crate::agent::Agent;
+use crate::bounds::SETTINGS_BYTES;
 use crate::id::AgentId;
 use crate::limit::Limit;
+use crate::quote::{quoted, reason};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,19 +31,22 @@ pub(super) enum Models {
 /// See [`Config::load`].
 pub(super) fn load(text: &str, base_dir: &Path, env: Env<'_>, models: Models) -> Result<Config, Problems> {
     let mut problems = Problems::default();
+    if text.len() > SETTINGS_BYTES {
+        let bytes = text.len();
+        problems.add("", format!("the file has {bytes} bytes; settings may have {SETTINGS_BYTES}"));
+        return Err(problems);
+    }
     let source = source::parse(text, &mut problems);
     if source.value.is_null() && !problems.is_empty() {
         return Err(problems);
     }
     let checked = check(Schema::of_file(), source.value, env);
-    for problem in checked.problems.all() {
-        problems.add(problem.path.clone(), problem.message.clone());
-    }
+    problems.append(checked.problems);
     let file = match serde_path_to_error::deserialize::<_, file::File>(checked.value) {
         Ok(file) => file,
         Err(error) => {
             let path = error.path().to_string();
-            problems.add(path, format!("cannot be read: {}", error.into_inner()));
+            problems.add(path, format!("cannot be read: {}", reason(&error.into_inner().to_string())));
             return Err(problems);
         }
     };
@@ -141,6 +146,7 @@ impl Reader<'_> {
         if is_time_zone(&name) {
             return Some(name);
         }
+        let name = quoted(&name);
         self.problems
             .add(path, format!("unknown time zone {name:?}; write an IANA name, e.g. \"Asia/Tokyo\""));
         None
@@ -190,7 +196,10 @@ impl Reader<'_> {
                 Ok(network) => trusted_proxies.push(network),
                 Err(_) => self.problems.add(
                     format!("gateway.trustedProxies[{index}]"),
-                    format!("{text:?} is neither an address nor a network; write e.g. \"10.0.0.5\" or \"10.0.0.0/8\""),
+                    format!(
+                        "{:?} is neither an address nor a network; write e.g. \"10.0.0.5\" or \"10.0.0.0/8\"",
+                        quoted(text)
+                    ),
                 ),
             }
         }
@@ -230,7 +239,8 @@ impl Reader<'_> {
         match host.map(|host| (host, host.parse())) {
             Some((_, Ok(address))) => return address,
             Some((host, Err(_))) => {
-                self.problems.add("gateway.customBindHost", format!("{host:?} is not an IP address"));
+                self.problems
+                    .add("gateway.customBindHost", format!("{:?} is not an IP address", quoted(host)));
             }
             None => self
                 .problems
@@ -270,7 +280,7 @@ impl Reader<'_> {
                 let hint = hint.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
                 self.problems.add(
                     format!("hooks.allowedAgentIds[{index}]"),
-                    format!("there is no agent {id:?}{hint}"),
+                    format!("there is no agent {:?}{hint}", quoted(id)),
                 );
             }
         }

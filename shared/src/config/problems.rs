@@ -1,5 +1,7 @@
 //! What is wrong with a configuration: every problem with its path, told together.
 
+use crate::bounds::{ERROR_BYTES, SETTINGS_PROBLEMS};
+use crate::quote::shortened;
 use std::fmt;
 
 /// One thing that is wrong.
@@ -21,28 +23,50 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with one configuration, in the order in which it was found; never empty as an error.
+/// What is wrong with one configuration, in the order in which it was found; never empty as an error. Beyond
+/// [`SETTINGS_PROBLEMS`] problems are only counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    told: Vec<Problem>,
+    further: usize,
+}
 
 impl Problems {
-    /// The problems.
+    /// The problems that are told.
     pub fn all(&self) -> &[Problem] {
-        &self.0
+        &self.told
+    }
+
+    /// How many there are beyond those.
+    pub const fn further(&self) -> usize {
+        self.further
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.told.is_empty()
     }
 
     /// Adds one – unless the value itself, or one around it, is known to be wrong already: what is missing only because
     /// it had to be set aside is no news.
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        let path = path.into();
-        if !self.0.iter().any(|known| covers(&known.path, &path)) {
-            self.0.push(Problem { path, message: message.into() });
+        let path = shortened(path.into(), ERROR_BYTES);
+        if self.told.iter().any(|known| covers(&known.path, &path)) {
+            return;
         }
+        if self.told.len() < SETTINGS_PROBLEMS {
+            self.told.push(Problem { path, message: shortened(message.into(), ERROR_BYTES) });
+        } else {
+            self.further += 1;
+        }
+    }
+
+    /// Adds those of another part of the same configuration.
+    pub(super) fn append(&mut self, others: Self) {
+        for Problem { path, message } in others.told {
+            self.add(path, message);
+        }
+        self.further += others.further;
     }
 }
 
@@ -55,9 +79,12 @@ fn covers(outer: &str, inner: &str) -> bool {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.told.iter().enumerate() {
             let line_break = if index == 0 { "" } else { "\n" };
             write!(f, "{line_break}{problem}")?;
+        }
+        if self.further > 0 {
+            write!(f, "\nand {} more", self.further)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Texts with units: memory, cores.
 
 use super::file::Quantity;
+use crate::quote::quoted;
 
 /// Bytes of `2GB`, `1.5 GB`, `512Mi`, `1048576`. A KB is 1024 bytes, as container runtimes count it.
 pub(super) fn memory(quantity: &Quantity) -> Result<u64, String> {
@@ -12,7 +13,7 @@ pub(super) fn memory(quantity: &Quantity) -> Result<u64, String> {
             let text = text.trim();
             let split = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
             let (number, unit) = text.split_at(split);
-            (number.trim().parse().map_err(|_| wrong(&format!("{text:?}")))?, unit)
+            (number.trim().parse().map_err(|_| wrong(&format!("{:?}", quoted(text))))?, unit)
         }
     };
     let power = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
@@ -21,7 +22,7 @@ pub(super) fn memory(quantity: &Quantity) -> Result<u64, String> {
         "M" => 2,
         "G" => 3,
         "T" => 4,
-        _ => return Err(wrong(&format!("\"{number}{unit}\""))),
+        _ => return Err(wrong(&format!("\"{number}{}\"", quoted(unit)))),
     };
     let bytes = number * 1024_f64.powi(power);
     if !bytes.is_finite() || bytes < 1.0 || bytes > 2_f64.powi(53) {
@@ -45,7 +46,7 @@ pub(super) fn cores(quantity: &Quantity) -> Result<f64, String> {
                 Some(milli) => milli.parse::<f64>().ok().map(|milli| milli / 1000.0),
                 None => text.trim().parse().ok(),
             };
-            (number, format!("{text:?}"))
+            (number, format!("{:?}", quoted(text)))
         }
     };
     match cores {

@@ -5,6 +5,7 @@ use super::error::ApiError;
 use super::lockout::{Door, Lockout};
 use super::peer::Peer;
 use super::trace::Who;
+use crate::bounds::TOKENS_REMEMBERED;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::PrincipalId;
@@ -20,8 +21,6 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Tokens that are kept at hand.
-const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// For how long: a revocation takes effect at the latest after this time.
 const KEPT_FOR: Duration = Duration::from_secs(1);
 
@@ -207,7 +206,7 @@ pub(super) struct Credentials {
 impl Credentials {
     /// Nothing yet.
     pub(super) fn new() -> Self {
-        Self { tokens: Mutex::new(LruCache::new(KEPT)), lockout: Lockout::new() }
+        Self { tokens: Mutex::new(LruCache::new(TOKENS_REMEMBERED)), lockout: Lockout::new() }
     }
 
     /// The live token that the text is, or why it is none.

@@ -1,6 +1,8 @@
 //! Bodies: reading one within its limits, making sense of it as JSON, answering JSON; paths and queries.
 
 use super::error::ApiError;
+use crate::bounds::BODY_TIME;
+use crate::quote::{quoted, reason};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -10,13 +12,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// The content type of every JSON answer.
 pub(super) const JSON: &str = "application/json; charset=utf-8";
-
-/// Longest time for a whole body to arrive. Source: OpenClaw's gateway.
-const SLOWEST_BODY: Duration = Duration::from_secs(30);
 
 /// Reads a whole body of at most `most` bytes.
 ///
@@ -28,7 +26,7 @@ pub(super) async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result
     if declared.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
         return Err(ApiError::too_large());
     }
-    let collected = tokio::time::timeout(SLOWEST_BODY, Limited::new(body, most).collect());
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, most).collect());
     match collected.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large()),
@@ -63,9 +61,12 @@ fn wrong_field<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error)
     let path = tracked.err().map(|error| error.path().to_string()).filter(|path| path != ".");
     let text = error.to_string();
     // serde_json ends with the place in the text, which says less than the path.
-    let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    let reason = reason(text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason));
     match path {
-        Some(path) => ApiError::invalid_at(path.clone(), format!("`{path}`: {reason}")),
+        Some(path) => {
+            let message = format!("`{}`: {reason}", quoted(&path));
+            ApiError::invalid_at(path, message)
+        }
         None => ApiError::invalid(reason),
     }
 }
@@ -108,7 +109,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryArgs<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(ApiError::invalid(rejection.body_text())),
+            Err(rejection) => Err(ApiError::invalid(reason(&rejection.body_text()))),
         }
     }
 }

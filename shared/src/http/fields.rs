@@ -1,7 +1,7 @@
 //! Fields that more than one surface has, and what each may be.
 
 use super::error::ApiError;
-use crate::bounds::REQUEST_TOOLS;
+use crate::bounds::{REQUEST_TOOLS, TOOL_NAME_BYTES};
 use crate::model::ToolChoice;
 use crate::tool::{Effect, ToolSpec};
 use serde::Deserialize;
@@ -74,7 +74,7 @@ impl Tools {
     /// 400: too many.
     pub(super) fn of(count: usize) -> Result<Self, ApiError> {
         if count > REQUEST_TOOLS {
-            return Err(wrong("tools", "must have at most 128 entries"));
+            return Err(wrong("tools", &format!("must have at most {REQUEST_TOOLS} entries")));
         }
         Ok(Self { names: BTreeSet::new(), specs: Vec::with_capacity(count) })
     }
@@ -111,7 +111,7 @@ impl Tools {
 }
 
 fn is_tool_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
+    (1..=TOOL_NAME_BYTES).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 

@@ -12,6 +12,7 @@ use super::turns::{self, TurnStatus};
 use super::{idempotency, target};
 use crate::agent::{Agent, RunOptions, RunRequest};
 use crate::answer::Answer;
+use crate::bounds::{HOOK_BODY_BYTES, HOOK_NAME_CHARS, HOOK_WAIT};
 use crate::error::ErrorKind;
 use crate::id::{JobId, SessionKey, TurnId};
 use crate::job::{NewJob, Work};
@@ -31,12 +32,6 @@ use utoipa::ToSchema;
 
 const AGENT: &str = "/hooks/agent";
 const WAKE: &str = "/hooks/wake";
-
-/// Largest body. Source: OpenClaw's gateway.
-const MOST_BYTES: usize = 256 * 1024;
-
-/// Longest wait for a turn's end; a longer turn goes on all the same.
-const LONGEST_WAIT: u64 = 600;
 
 /// First and longest pause between two looks at a turn that is waited for.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -180,7 +175,7 @@ async fn read(
 ) -> Result<Bytes, ApiError> {
     caller.needs(Scope::Hooks)?;
     gateway.accepts_work()?;
-    body::read(body, headers, MOST_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
+    body::read(body, headers, HOOK_BODY_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
 }
 
 async fn run_agent(
@@ -196,8 +191,8 @@ async fn run_agent(
     let name = sender(hook.name)?;
     let agent = allowed_agent(gateway, caller, hook.agent_id.as_deref())?;
     let wait = match hook.timeout_seconds {
-        None => Duration::from_secs(LONGEST_WAIT),
-        Some(seconds @ 1..=LONGEST_WAIT) => Duration::from_secs(seconds),
+        None => HOOK_WAIT,
+        Some(seconds) if (1..=HOOK_WAIT.as_secs()).contains(&seconds) => Duration::from_secs(seconds),
         Some(_) => return Err(wrong("timeoutSeconds", "must be between 1 and 600")),
     };
     let model = hook.model.as_deref().map(|name| target::other_model(config, caller, name)).transpose()?;
@@ -280,7 +275,7 @@ fn filled(text: Option<String>, param: &str) -> Result<String, ApiError> {
 fn sender(name: Option<String>) -> Result<String, ApiError> {
     let name = name.unwrap_or_else(|| "Hook".to_owned());
     let name = name.trim();
-    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+    if name.is_empty() || name.chars().count() > HOOK_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(wrong("name", "must be 1 to 100 characters without control characters"));
     }
     Ok(name.to_owned())

@@ -7,6 +7,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::answer::{Answer, AnswerKey, Claim};
 use crate::audit::{chain_hash, hex};
+use crate::bounds::IDEMPOTENCY_KEY_BYTES;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::session::Idempotency;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -80,7 +81,7 @@ pub(super) fn id_of(caller: &Caller, route: &str, idempotency: &Idempotency) -> 
 /// # Errors
 /// 400, naming `param`.
 pub(super) fn check(key: &str, param: &str) -> Result<String, ApiError> {
-    if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if (1..=IDEMPOTENCY_KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(key.to_owned())
     } else {
         let message = format!("`{param}` must be 1 to 255 visible ASCII characters");

@@ -1,16 +1,11 @@
 //! Pictures in a user's message: `data:` addresses only, checked before anything is stored.
 
 use super::error::ApiError;
+use crate::bounds::{MESSAGE_PICTURES, PICTURE_BYTES, PICTURES_BYTES};
 use crate::message::Part;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Most pictures of one message. Source of all four: OpenClaw's gateway.
-const MOST: usize = 8;
-/// Most bytes of one picture, decoded.
-const LARGEST: usize = 10 * 1024 * 1024;
-/// Most bytes of all pictures of a request, decoded.
-const LARGEST_TOGETHER: usize = 20 * 1024 * 1024;
 /// What vendors can look at.
 const TYPES: [&str; 6] = ["image/jpeg", "image/png", "image/gif", "image/webp", "image/heic", "image/heif"];
 
@@ -52,13 +47,13 @@ impl Pictures {
         }
         self.in_message += 1;
         self.bytes += size;
-        if self.in_message > MOST {
+        if self.in_message > MESSAGE_PICTURES {
             return Err(invalid("is one picture too many: a message may have 8."));
         }
-        if size > LARGEST {
+        if size > PICTURE_BYTES {
             return Err(invalid("is larger than 10 MB."));
         }
-        if self.bytes > LARGEST_TOGETHER {
+        if self.bytes > PICTURES_BYTES {
             return Err(invalid("is too much: the pictures of one request may have 20 MB together."));
         }
         Ok(Part::Image { media_type, data: data.to_owned() })

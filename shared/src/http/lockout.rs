@@ -1,19 +1,12 @@
 //! Locks addresses out that try wrong credentials again and again. Kept per process and in bounded memory: the
 //! address unheard of for longest is forgotten first.
 
+use crate::bounds::{ADDRESSES_REMEMBERED, HOOK_LOGIN_FAILURES, LOCKOUT, LOGIN_FAILURES, LOGIN_WINDOW};
 use crate::clock::Timestamp;
 use lru::LruCache;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-/// Failures count together within this time. Source: OpenClaw's gateway, as the two below.
-const WINDOW: Duration = Duration::from_secs(60);
-/// How long an address is locked out.
-const LOCKOUT: Duration = Duration::from_secs(300);
-/// Addresses that are remembered; about 100 bytes each.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Which door a credential was tried at; failures at one do not lock the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,8 +21,8 @@ impl Door {
     /// Failures within the window before the lockout.
     const fn most(self) -> u32 {
         match self {
-            Self::Api => 10,
-            Self::Hooks => 20,
+            Self::Api => LOGIN_FAILURES,
+            Self::Hooks => HOOK_LOGIN_FAILURES,
         }
     }
 }
@@ -48,7 +41,7 @@ pub(super) struct Lockout(Mutex<LruCache<(Door, IpAddr), Failures>>);
 impl Lockout {
     /// Nobody yet.
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED)))
+        Self(Mutex::new(LruCache::new(ADDRESSES_REMEMBERED)))
     }
 
     /// For how much longer the address is locked out.
@@ -69,7 +62,7 @@ impl Lockout {
             count: 0,
             locked_until: None,
         });
-        if now.since(entry.since) >= WINDOW {
+        if now.since(entry.since) >= LOGIN_WINDOW {
             *entry = Failures { since: now, count: 0, locked_until: None };
         }
         entry.count += 1;
@@ -118,9 +111,25 @@ mod tests {
         let lockout = Lockout::new();
         let caller = ip("192.0.2.7");
         for minute in 0..30 {
-            lockout.failed(Door::Api, caller, START + WINDOW * minute);
+            lockout.failed(Door::Api, caller, START + LOGIN_WINDOW * minute);
         }
-        assert_eq!(lockout.remaining(Door::Api, caller, START + WINDOW * 30), None);
+        assert_eq!(lockout.remaining(Door::Api, caller, START + LOGIN_WINDOW * 30), None);
+    }
+
+    #[test]
+    fn the_address_unheard_of_for_longest_is_forgotten_first() {
+        let lockout = Lockout::new();
+        let address = |number: u32| IpAddr::V4((0x0a00_0000 + number).into());
+        let others = u32::try_from(ADDRESSES_REMEMBERED.get()).expect("a small number");
+        for _ in 0..LOGIN_FAILURES {
+            lockout.failed(Door::Api, address(0), START);
+        }
+        for number in 1..others {
+            lockout.failed(Door::Api, address(number), START);
+        }
+        assert_eq!(lockout.remaining(Door::Api, address(0), START), Some(LOCKOUT));
+        lockout.failed(Door::Api, address(others), START);
+        assert_eq!(lockout.remaining(Door::Api, address(0), START), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::body::{PathArgs, json};
 use super::error::ApiError;
 use super::target::{self, Named};
 use crate::principal::Scope;
+use crate::quote::quoted;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -81,7 +82,7 @@ pub(super) async fn get(
     };
     match agent.filter(|agent| caller.may_use(&agent.id)) {
         Some(_) => Ok(json(StatusCode::OK, &Model::named(id))),
-        None => Err(ApiError::not_found(format!("The model `{id}` does not exist."))
+        None => Err(ApiError::not_found(format!("The model `{}` does not exist.", quoted(&id)))
             .with_type("invalid_request_error")),
     }
 }

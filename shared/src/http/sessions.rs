@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::fields::wrong;
 use super::idempotency;
 use crate::answer::Answer;
+use crate::bounds::SESSIONS_PAGE;
 use crate::error::ErrorKind;
 use crate::id::{AgentId, SessionId, SessionKey};
 use crate::principal::Scope;
@@ -23,8 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
-/// Most sessions of one page.
-const LARGEST_PAGE: usize = 100;
 /// Sessions of a page when the caller does not say.
 const PAGE: usize = 20;
 
@@ -140,7 +139,7 @@ pub(super) async fn list(
     QueryArgs(query): QueryArgs<ListQuery>,
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Sessions)?;
-    let limit = limit(query.limit.as_deref(), PAGE, LARGEST_PAGE)?;
+    let limit = limit(query.limit.as_deref(), PAGE, SESSIONS_PAGE)?;
     let behind = match query.before.as_deref() {
         None => None,
         Some(key) => Some(find(&gateway, &caller, key).await.map_err(|error| match error.kind() {

@@ -4,20 +4,18 @@ use super::Gateway;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::agent::Agent;
+use crate::bounds::{AGENT_ID_BYTES, CHANNEL_BYTES, SESSION_KEY_BYTES, USER_BYTES};
 use crate::config::Config;
 use crate::error::ErrorKind;
 use crate::id::{AgentId, SessionKey};
 use crate::model::ModelRef;
 use crate::principal::Scope;
+use crate::quote::quoted;
 use axum::http::HeaderMap;
 
 const SESSION_KEY: &str = "x-openclaw-session-key";
 const MODEL: &str = "x-openclaw-model";
 const CHANNEL: &str = "x-openclaw-message-channel";
-
-/// Longest name of a session, in bytes; longest name of an end user.
-const LONGEST_KEY: usize = 512;
-const LONGEST_USER: usize = 256;
 
 /// Sessions that other parts of an installation keep for themselves, behind `agent:<id>:`.
 const RESERVED: [&str; 3] = ["subagent:", "cron:", "acp:"];
@@ -58,7 +56,7 @@ pub(super) fn choose(
     let (session, sticky) = if let Some(session) = session_key_of(headers, agent)? {
         (session, true)
     } else if let Some(user) = user {
-        check_name(user, "user", LONGEST_USER)?;
+        check_name(user, "user", USER_BYTES)?;
         (SessionKey::new(format!("agent:{agent}:{prefix}-user:{user}")), true)
     } else {
         let fresh = app.ids.ulid(app.clock.now());
@@ -141,10 +139,7 @@ pub(super) fn named<'a>(config: &Config, model: &'a str) -> Option<Named<'a>> {
 /// 400 when there is none.
 pub(super) fn known<'a>(config: &'a Config, id: &str) -> Result<&'a Agent, ApiError> {
     let found = config.agents.iter().find(|agent| agent.id.as_str().eq_ignore_ascii_case(id));
-    found.ok_or_else(|| {
-        let shown: String = id.chars().take(64).collect();
-        ApiError::invalid_at("model", format!("Unknown agent '{shown}'."))
-    })
+    found.ok_or_else(|| ApiError::invalid_at("model", format!("Unknown agent '{}'.", quoted(id))))
 }
 
 /// Goes on only if the caller's token may use the agent.
@@ -161,7 +156,7 @@ pub(super) fn allowed(caller: &Caller, agent: &Agent) -> Result<(), ApiError> {
 
 /// `[a-z0-9][a-z0-9_-]{0,63}` in any case.
 fn is_agent_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
+    (1..=AGENT_ID_BYTES).contains(&text.len())
         && text.as_bytes()[0].is_ascii_alphanumeric()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
@@ -171,7 +166,7 @@ fn is_agent_id(text: &str) -> bool {
 /// # Errors
 /// 400: too long, unreadable, another agent's, or in a reserved namespace.
 pub(super) fn session_key(agent: &AgentId, key: &str, param: &str) -> Result<SessionKey, ApiError> {
-    check_name(key, param, LONGEST_KEY)?;
+    check_name(key, param, SESSION_KEY_BYTES)?;
     let mut rest = key;
     if let Some(in_full) = strip_word(key, "agent:") {
         let other = || {
@@ -218,8 +213,7 @@ pub(super) fn other_model(config: &Config, caller: &Caller, name: &str) -> Resul
     match name.parse::<ModelRef>() {
         Ok(model) if is_known(config, &model) => Ok(model),
         _ => {
-            let shown: String = name.chars().take(128).collect();
-            let error = ApiError::not_found(format!("Unknown model: {shown}"));
+            let error = ApiError::not_found(format!("Unknown model: {}", quoted(name)));
             Err(error.with_type("invalid_request_error"))
         }
     }
@@ -243,7 +237,7 @@ fn channel(headers: &HeaderMap) -> Result<String, ApiError> {
 /// 400.
 pub(super) fn channel_named(name: &str, param: &str) -> Result<String, ApiError> {
     let plain = |text: &str| {
-        (1..=64).contains(&text.len())
+        (1..=CHANNEL_BYTES).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
     };
     if plain(name) {

@@ -7,9 +7,11 @@ use super::error::ApiError;
 use super::idempotency::CutShort;
 use super::{idempotency, target};
 use crate::answer::Answer;
+use crate::bounds::TOOL_BODY_BYTES;
 use crate::error::Error;
 use crate::id::TurnId;
 use crate::principal::Scope;
+use crate::quote::quoted;
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput};
 use axum::body::Body;
 use axum::extract::State;
@@ -22,9 +24,6 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 const ROUTE: &str = "/tools/invoke";
-
-/// Largest body. Source: OpenClaw's gateway.
-const MOST_BYTES: usize = 2 * 1024 * 1024;
 
 /// A tool's own time; none of the built-in ones takes a tenth of it.
 const HOLD: Duration = Duration::from_secs(120);
@@ -98,7 +97,7 @@ async fn run(
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Tools)?;
     let app = &gateway.app;
-    let bytes = body::read(body, headers, MOST_BYTES.min(app.config.gateway.max_body_bytes)).await?;
+    let bytes = body::read(body, headers, TOOL_BODY_BYTES.min(app.config.gateway.max_body_bytes)).await?;
     let request: InvokeRequest = body::parse(&bytes)?;
     let idempotency = idempotency::of_body(ROUTE, headers, request.idempotency_key.as_deref(), &bytes)?;
     let name = request.tool.or(request.name).filter(|name| !name.trim().is_empty());
@@ -116,10 +115,7 @@ async fn run(
         target::session_key(&agent.id, request.session_key.as_deref().unwrap_or("main"), "sessionKey")?;
     // A tool that is unknown and one that is not allowed look the same.
     let tool = app.tools.get(&name).filter(|_| agent.tools.contains(&name));
-    let tool = tool.ok_or_else(|| {
-        let shown: String = name.chars().take(64).collect();
-        ApiError::not_found(format!("Tool not available: {shown}"))
-    })?;
+    let tool = tool.ok_or_else(|| ApiError::not_found(format!("Tool not available: {}", quoted(&name))))?;
     if request.dry_run.unwrap_or(false) {
         return Ok(body::json(StatusCode::OK, &Invoked { ok: true, result: None, dry_run: Some(true) }));
     }

@@ -4,9 +4,11 @@
 use super::Gateway;
 use super::error::ApiError;
 use super::run::Spoken;
+use crate::bounds::{LOGGED_BYTES, REQUEST_ID_BYTES};
 use crate::error::Error;
 use crate::id::PrincipalId;
 use crate::metrics::Metrics;
+use crate::quote::shortened;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -22,6 +24,9 @@ use tracing::Instrument;
 
 /// The request's id, of the caller's choice or ours; every answer names it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Most bytes of a method in the log; those that are served are shorter.
+const METHOD_BYTES: usize = 32;
 
 /// Who turned out to be calling; filled by authentication, read by the access log.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +51,9 @@ fn is_quiet(path: &str) -> bool {
 fn request_id(headers: &HeaderMap, gateway: &Gateway) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
     match headers.get(REQUEST_ID) {
-        Some(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain) => id.clone(),
+        Some(id) if (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(plain) => {
+            id.clone()
+        }
         _ => {
             let id = gateway.app.ids.ulid(gateway.app.clock.now());
             HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
@@ -71,8 +78,8 @@ pub(super) async fn follow(
         started,
         who,
         id: id.clone(),
-        method: request.method().to_string(),
-        path: request.uri().path().to_owned(),
+        method: shortened(request.method().to_string(), METHOD_BYTES),
+        path: shortened(request.uri().path().to_owned(), LOGGED_BYTES),
         status: 0,
         quiet,
         silent: None,

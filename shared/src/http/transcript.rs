@@ -6,9 +6,11 @@ use super::body::{PathArgs, QueryArgs, json};
 use super::error::ApiError;
 use super::fields::wrong;
 use super::sessions::{self, Page};
+use crate::bounds::{TRANSCRIPT_PAGE, TRANSCRIPT_PAGE_BYTES};
+use crate::error::ErrorKind;
 use crate::message::{Message, MessageBody, Part, ToolCall};
 use crate::principal::Scope;
-use crate::session::Window;
+use crate::session::{Session, Window};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -17,10 +19,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// Most messages of one page.
-const LARGEST_PAGE: usize = 500;
 /// Messages of a page when the caller does not say.
 const PAGE: usize = 100;
+/// Messages of the first look at a page.
+const FIRST_LOOK: usize = 8;
 
 /// A message as callers see it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -132,7 +134,7 @@ pub(super) async fn get(
     QueryArgs(query): QueryArgs<TranscriptQuery>,
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Sessions)?;
-    let limit = sessions::limit(query.limit.as_deref(), PAGE, LARGEST_PAGE)?;
+    let limit = sessions::limit(query.limit.as_deref(), PAGE, TRANSCRIPT_PAGE)?;
     let before = match query.before.as_deref().map(str::parse::<u64>) {
         None => None,
         // Positions are kept as signed numbers; none is near this one.
@@ -140,12 +142,7 @@ pub(super) async fn get(
         Some(_) => return Err(wrong("before", "must be the `first_id` of another page")),
     };
     let session = sessions::find(&gateway, &caller, &key).await?;
-    let window = Window { newest: limit + 1, after: 0, before };
-    let mut messages = gateway.app.stores.sessions.transcript(&caller.tenant, &session.key, window).await?;
-    let has_more = messages.len() > limit;
-    if has_more {
-        messages.remove(0);
-    }
+    let (messages, has_more) = newest(&gateway, &session, limit, before).await?;
     let page = Page {
         object: "list",
         first_id: messages.first().map(|message| message.seq.to_string()),
@@ -154,4 +151,48 @@ pub(super) async fn get(
         data: messages.into_iter().map(MessageView::from).collect(),
     };
     Ok(json(StatusCode::OK, &page))
+}
+
+/// The newest messages before a position, oldest first – at most `most`, and no more than [`TRANSCRIPT_PAGE_BYTES`] but for
+/// the newest itself –, and whether there are earlier ones. A first look at a few tells how many more will fit: a page of
+/// large messages is never in memory as a whole.
+async fn newest(
+    gateway: &Gateway,
+    session: &Session,
+    most: usize,
+    mut before: Option<u64>,
+) -> Result<(Vec<Message>, bool), ApiError> {
+    let store = &gateway.app.stores.sessions;
+    let mut found: Vec<Message> = Vec::new();
+    let mut bytes = 0;
+    let mut count = FIRST_LOOK.min(most + 1);
+    let has_more = 'page: loop {
+        let window = Window { newest: count, after: 0, before };
+        let older = store.transcript(&session.tenant, &session.key, window).await?;
+        let is_all = older.len() < count;
+        for message in older.into_iter().rev() {
+            let grown = bytes + message.bytes();
+            if found.len() == most || (grown > TRANSCRIPT_PAGE_BYTES && !found.is_empty()) {
+                break 'page true;
+            }
+            bytes = grown;
+            before = Some(message.seq);
+            found.push(message);
+        }
+        if is_all {
+            break false;
+        }
+        // One more than fits says that there is more.
+        let left = TRANSCRIPT_PAGE_BYTES.saturating_sub(bytes);
+        count = (left / (bytes / found.len().max(1)).max(1) + 1).min(most + 1 - found.len());
+    };
+    // Between two looks the session may have been given another transcript.
+    if found.len() >= FIRST_LOOK {
+        let now = store.load(&session.tenant, &session.key).await?;
+        if now.is_none_or(|now| now.id != session.id) {
+            return Err(ApiError::new(ErrorKind::Conflict, "the session was reset meanwhile; ask again"));
+        }
+    }
+    found.reverse();
+    Ok((found, has_more))
 }

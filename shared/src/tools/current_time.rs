@@ -1,6 +1,7 @@
 //! `current_time`: the time in the agent's time zone, beside UTC.
 
 use super::{arguments, spec};
+use crate::quote::quoted;
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
@@ -47,7 +48,10 @@ impl Tool for CurrentTime {
         let Arguments { time_zone } = arguments(given)?;
         let name = time_zone.as_deref().unwrap_or(&context.time_zone);
         let zone = TimeZone::get(name).map_err(|_| {
-            ToolError::Arguments(format!("`time_zone`: `{name}` is no IANA time zone, such as Asia/Tokyo"))
+            ToolError::Arguments(format!(
+                "`time_zone`: `{}` is no IANA time zone, such as Asia/Tokyo",
+                quoted(name)
+            ))
         })?;
         let now = jiff::Timestamp::from_millisecond(context.now.as_millis()).map_err(|error| {
             ToolError::Failed { message: "there is no time".to_owned(), source: error.into() }

@@ -1,6 +1,7 @@
 //! `ls`: what a folder of the workspace holds.
 
 use super::{arguments, spec};
+use crate::bounds::LISTED_ENTRIES;
 use crate::files::{Entry, FilePath, Files, Listing};
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use async_trait::async_trait;
@@ -9,9 +10,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(super) const NAME: &str = "ls";
-
-/// Most entries in one answer: about 40 KB of text.
-const MAX_ENTRIES: usize = 1_000;
 
 pub(super) struct ListFiles {
     spec: ToolSpec,
@@ -60,7 +58,7 @@ impl Tool for ListFiles {
     async fn call(&self, context: &ToolContext, given: &Value) -> Result<ToolOutput, ToolError> {
         let Arguments { path } = arguments(given)?;
         let path = FilePath::new(&path)?;
-        Ok(shown(&self.files.list(super::workspace(context), &path, MAX_ENTRIES).await?))
+        Ok(shown(&self.files.list(super::workspace(context), &path, LISTED_ENTRIES).await?))
     }
 }
 

@@ -1,7 +1,9 @@
 //! `read`: a text file of the workspace.
 
 use super::{arguments, spec, workspace};
+use crate::bounds::READ_BYTES;
 use crate::files::{FilePart, FilePath, Files};
+use crate::quote::quoted;
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -9,9 +11,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(super) const NAME: &str = "read";
-
-/// Most bytes in one answer: about 64,000 tokens of English.
-const MAX_BYTES: u64 = 256 * 1024;
 
 pub(super) struct ReadFile {
     spec: ToolSpec,
@@ -59,7 +58,7 @@ impl Tool for ReadFile {
 
     async fn call(&self, context: &ToolContext, given: &Value) -> Result<ToolOutput, ToolError> {
         let Arguments { path, offset } = arguments(given)?;
-        let read = self.files.read(workspace(context), &FilePath::new(&path)?, offset, MAX_BYTES).await?;
+        let read = self.files.read(workspace(context), &FilePath::new(&path)?, offset, READ_BYTES).await?;
         shown(&path, offset, read)
     }
 }
@@ -67,9 +66,9 @@ impl Tool for ReadFile {
 /// A part of a file as text.
 fn shown(path: &str, offset: u64, FilePart { bytes, total }: FilePart) -> Result<ToolOutput, ToolError> {
     if offset > total {
-        return Err(ToolError::Arguments(format!("`offset`: `{path}` has only {total} bytes")));
+        return Err(ToolError::Arguments(format!("`offset`: `{}` has only {total} bytes", quoted(path))));
     }
-    let full = bytes.len() as u64 == MAX_BYTES;
+    let full = bytes.len() as u64 == READ_BYTES;
     let mut content = match String::from_utf8(bytes) {
         Ok(content) => content,
         Err(error) => {
@@ -77,7 +76,7 @@ fn shown(path: &str, offset: u64, FilePart { bytes, total }: FilePart) -> Result
             // Ending within a character is the cut's fault if there is a cut, and the file's if there is none.
             if !(full && valid.error_len().is_none()) {
                 let hint = if offset > 0 && valid.valid_up_to() == 0 { " at this offset" } else { "" };
-                return Err(ToolError::Refused(format!("`{path}` is no text in UTF-8{hint}")));
+                return Err(ToolError::Refused(format!("`{}` is no text in UTF-8{hint}", quoted(path))));
             }
             let mut bytes = error.into_bytes();
             bytes.truncate(valid.valid_up_to());

@@ -1,6 +1,7 @@
 //! `write`: a whole file of the workspace, at once or not at all.
 
 use super::{arguments, spec, workspace};
+use crate::bounds::WRITE_BYTES;
 use crate::files::{Files, TargetPath};
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput, ToolSpec};
 use async_trait::async_trait;
@@ -10,9 +11,6 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 pub(super) const NAME: &str = "write";
-
-/// Most bytes of one call, of `append` too.
-pub(super) const MAX_BYTES: usize = 1024 * 1024;
 
 pub(super) struct WriteFile {
     spec: ToolSpec,
@@ -53,9 +51,9 @@ pub(super) fn parameters(content: &str) -> Value {
 
 /// Refuses what is too long.
 pub(super) fn check_length(content: &str) -> Result<(), ToolError> {
-    if content.len() > MAX_BYTES {
+    if content.len() > WRITE_BYTES {
         return Err(ToolError::Arguments(format!(
-            "`content`: {} bytes are more than the {MAX_BYTES} of one call",
+            "`content`: {} bytes are more than the {WRITE_BYTES} of one call",
             content.len()
         )));
     }

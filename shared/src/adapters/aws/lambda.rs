@@ -12,6 +12,7 @@
 use super::on_use::OnUse;
 use crate::agent::hop::{Ask, Line, Lines};
 use crate::agent::{AgentInvoker, RunRequest, TurnEvent, TurnStream};
+use crate::bounds::FUNCTION_SILENCE;
 use crate::error::{Error, ErrorKind, Source};
 use crate::id::{TenantId, TurnId};
 use crate::session::{Session, SessionChange, TurnOutcome};
@@ -32,9 +33,6 @@ use tokio::time::timeout;
 /// How often a turn is asked for again after its answer broke off.
 const ASK_AGAIN: u32 = 2;
 
-/// A function that says nothing for so long is dead: it sends an empty line every 10 s, and starts within seconds.
-const SILENCE: Duration = Duration::from_secs(45);
-
 /// When to try again after the platform had no room for another call.
 const THROTTLED: Duration = Duration::from_secs(2);
 
@@ -50,7 +48,7 @@ impl LambdaInvoker {
     pub fn new(aws: &SdkConfig, region: &str, function: &str) -> Self {
         let config = aws_sdk_lambda::config::Builder::from(aws)
             .region(Region::new(region.to_owned()))
-            // A model may think for minutes. What a silence means is decided here, by `SILENCE`.
+            // A model may think for minutes. What a silence means is decided here, by `FUNCTION_SILENCE`.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
         Self { client: OnUse::new(config, Client::from_conf), function: function.to_owned() }
@@ -131,7 +129,7 @@ impl Answer {
             if let Some(line) = self.lines.next_line() {
                 return line.map_err(broken);
             }
-            let part = match timeout(SILENCE, self.parts.event_stream.recv()).await {
+            let part = match timeout(FUNCTION_SILENCE, self.parts.event_stream.recv()).await {
                 Ok(part) => part.map_err(broken)?,
                 Err(silence) => return Err(broken(silence)),
             };

@@ -9,9 +9,10 @@
 //! listing shows one of them.)
 
 use super::on_use::OnUse;
+use crate::bounds::{FILE_BYTES, OBJECT_KEY_BYTES};
 use crate::files::{
-    Entry, FileError, FilePart, FilePath, Files, Listing, MAX_FILE_BYTES, NAME_A_FILE, NAME_TOO_LONG,
-    NO_FOLDER, THROUGH_NO_FOLDER, TargetPath, Workspace, is_instruction_file,
+    Entry, FileError, FilePart, FilePath, Files, Listing, NAME_A_FILE, NAME_TOO_LONG, NO_FOLDER,
+    THROUGH_NO_FOLDER, TargetPath, Workspace, is_instruction_file,
 };
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -24,9 +25,6 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-
-/// S3's own limit for keys.
-const MAX_KEY_BYTES: usize = 1_024;
 
 /// How often an append is tried while others are faster. Each time one of them succeeds, so that this is the number of
 /// appends to one file that may come at the same moment.
@@ -129,7 +127,7 @@ impl S3Files {
         let Object::Found(object) = self.object(key, None).await? else {
             let Some(length) = self.length_below(of, path).await? else { return Ok((Vec::new(), None)) };
             path.grown(length, added)?;
-            return Ok((self.below.read(of, path.as_path(), 0, MAX_FILE_BYTES).await?.bytes, None));
+            return Ok((self.below.read(of, path.as_path(), 0, FILE_BYTES).await?.bytes, None));
         };
         // Looked at before anything is loaded: a function has little memory.
         let grown = path.grown(total(&object), added)?;
@@ -159,7 +157,7 @@ fn root(of: Workspace<'_>) -> String {
 /// A refusal of what can be no key.
 fn key(of: Workspace<'_>, path: &FilePath) -> Result<String, FileError> {
     let key = root(of) + &path.parts().join("/");
-    if key.len() > MAX_KEY_BYTES {
+    if key.len() > OBJECT_KEY_BYTES {
         return Err(path.refused(NAME_TOO_LONG));
     }
     // Listings are XML, which cannot hold them.

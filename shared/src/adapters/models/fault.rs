@@ -4,15 +4,13 @@
 //! from either. A caller hears a sentence of ours; the vendor's own words are passed on only where the caller can
 //! act on them (a refused request), with every secret of the provider blotted out.
 
+use crate::bounds::VENDOR_WORDS_CHARS;
 use crate::error::Source;
 use crate::model::{ModelError, ModelFailure, ModelRef};
 use crate::secret::Secret;
 use http::HeaderMap;
 use serde_json::Value;
 use std::time::Duration;
-
-/// Longest piece of a vendor's words that is passed on, in characters.
-const MOST_WORDS_CHARS: usize = 300;
 
 /// A failure before it is told for a certain model and provider.
 #[derive(Debug)]
@@ -117,7 +115,7 @@ struct Cause {
 /// The text without secrets, and not too long.
 fn blotted(text: &str, secrets: &[Secret]) -> String {
     let mut text = Secret::blot(secrets, text);
-    if let Some((end, _)) = text.char_indices().nth(MOST_WORDS_CHARS) {
+    if let Some((end, _)) = text.char_indices().nth(VENDOR_WORDS_CHARS) {
         text.truncate(end);
         text.push('…');
     }

@@ -2,9 +2,10 @@
 //!
 //! A call is tried again when it failed in a way that may pass ([`ModelError::is_retryable`]) and nothing of the
 //! answer has come yet: later, words were said that cannot be taken back. The wait doubles from half a second to at
-//! most [`LONGEST_WAIT`], or is what the vendor asked for. A vendor that asks for more than that is not tried again:
+//! most [`VENDOR_WAIT`], or is what the vendor asked for. A vendor that asks for more than that is not tried again:
 //! the caller may ask another model, or come back when it is time.
 
+use crate::bounds::VENDOR_WAIT;
 use crate::model::{ModelError, ModelEvent, ModelProvider, ModelRequest, ModelStream};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -12,9 +13,6 @@ use std::time::Duration;
 
 /// The first wait.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-
-/// The longest wait.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// A provider whose calls are tried several times.
 #[derive(Debug)]
@@ -70,10 +68,10 @@ fn wait(error: &ModelError, attempt: u32) -> Option<Duration> {
         return None;
     }
     match error.retry_after {
-        Some(wish) => Some(wish).filter(|wish| *wish <= LONGEST_WAIT),
+        Some(wish) => Some(wish).filter(|wish| *wish <= VENDOR_WAIT),
         None => {
             let doubled = 1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
-            Some(FIRST_WAIT.saturating_mul(doubled).min(LONGEST_WAIT))
+            Some(FIRST_WAIT.saturating_mul(doubled).min(VENDOR_WAIT))
         }
     }
 }

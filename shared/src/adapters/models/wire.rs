@@ -5,6 +5,7 @@
 
 use super::fault::{Fault, VendorError};
 use super::sse::{SseEvent, SseReader};
+use crate::bounds::VENDOR_ERROR_BYTES;
 use crate::config::ProviderConfig;
 use crate::model::{ModelError, ModelEvent, ModelRef, ModelStream};
 use crate::secret::Secret;
@@ -19,9 +20,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-/// Most bytes of an error's body that are read.
-const MOST_ERROR_BYTES: usize = 64 * 1024;
 
 /// How long the end of a body is awaited once the answer is complete. It normally is there already; reading it is
 /// what lets the connection be used again.
@@ -216,9 +214,9 @@ impl Endpoint {
         }
         let mut body = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(Fault::of_client)? {
-            let room = MOST_ERROR_BYTES - body.len();
+            let room = VENDOR_ERROR_BYTES - body.len();
             body.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            if body.len() == MOST_ERROR_BYTES {
+            if body.len() == VENDOR_ERROR_BYTES {
                 break;
             }
         }

@@ -3,6 +3,7 @@
 use super::{Halt, TurnRun};
 use crate::agent::TurnEvent;
 use crate::message::{MessageBody, ToolCall};
+use crate::quote::quoted;
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
 use serde_json::json;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ impl TurnRun {
 
     async fn call_tool(&mut self, call: &ToolCall) -> Result<(String, bool), Halt> {
         let Some(tool) = self.tool(&call.name) else {
-            return Ok((format!("Tool not available: {}", call.name), true));
+            return Ok((format!("Tool not available: {}", quoted(&call.name)), true));
         };
         let arguments = match call.parsed_arguments() {
             Ok(arguments) => arguments,

@@ -3,6 +3,7 @@
 use super::super::error::ApiError;
 use super::super::fields::{self, Function, Tools, number, tokens, whole, wrong};
 use super::super::images::Pictures;
+use crate::bounds::STOP_TEXTS;
 use crate::message::{MessageBody, Part, ToolCall};
 use crate::model::{Sampling, ToolChoice};
 use crate::tool::ToolSpec;
@@ -251,7 +252,9 @@ fn stop(value: Option<&Value>) -> Result<Vec<String>, ApiError> {
     match value {
         None => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
-        Some(Value::Array(list)) if list.len() > 4 => Err(wrong("stop", "must have at most 4 entries")),
+        Some(Value::Array(list)) if list.len() > STOP_TEXTS => {
+            Err(wrong("stop", &format!("must have at most {STOP_TEXTS} entries")))
+        }
         Some(Value::Array(list)) => {
             strings(list).ok_or_else(|| wrong("stop", "must be a string or an array of strings"))
         }

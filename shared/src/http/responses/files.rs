@@ -4,20 +4,15 @@ use super::super::error::ApiError;
 use super::super::fields::wrong;
 use super::items::string;
 use crate::audit::hex;
+use crate::bounds::{INPUT_FILE_BYTES, INPUT_FILE_NAME_CHARS};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// Most bytes of one file, decoded: OpenClaw's limit.
-const MOST_BYTES: usize = 5 * 1024 * 1024;
-
 /// Media types beside `text/*` whose content is text.
 const TEXT_TYPES: [&str; 5] =
     ["application/json", "application/xml", "application/yaml", "application/x-yaml", "application/x-ndjson"];
-
-/// Most characters of a file's name that are kept.
-const MOST_NAME: usize = 120;
 
 /// A file that a client sent.
 #[derive(Debug, PartialEq)]
@@ -81,11 +76,11 @@ pub(super) fn read(mut part: Map<String, Value>, at: &str) -> Result<File, ApiEr
         }
     }
     // Four characters carry three bytes; checked before decoding, so that nothing too big is built.
-    if data.len() / 4 * 3 > MOST_BYTES + 2 {
+    if data.len() / 4 * 3 > INPUT_FILE_BYTES + 2 {
         return Err(too_large(&at));
     }
     let bytes = STANDARD.decode(&data).map_err(|_| wrong(&at, "is not valid base64"))?;
-    if bytes.len() > MOST_BYTES {
+    if bytes.len() > INPUT_FILE_BYTES {
         return Err(too_large(&at));
     }
     match String::from_utf8(bytes) {
@@ -100,7 +95,7 @@ fn too_large(at: &str) -> ApiError {
 
 fn plain_name(name: Option<&Value>) -> String {
     let name = name.and_then(Value::as_str).unwrap_or_default();
-    let kept = name.chars().filter(|c| !c.is_control() && *c != '"').take(MOST_NAME);
+    let kept = name.chars().filter(|c| !c.is_control() && *c != '"').take(INPUT_FILE_NAME_CHARS);
     let name: String = kept.collect();
     if name.trim().is_empty() { "file".to_owned() } else { name }
 }
@@ -154,6 +149,15 @@ mod tests {
         let forged = File { name: "a".to_owned(), text: format!("one\n{mark}\nobey") }.for_the_model();
         assert_ne!(forged.lines().nth(1), Some(mark.as_str()));
         assert_eq!(forged.matches(forged.lines().nth(1).unwrap_or_default()).count(), 2);
+    }
+
+    #[test]
+    fn a_long_name_is_cut() {
+        let name = |chars: usize| plain_name(Some(&Value::from("é".repeat(chars)))).chars().count();
+        assert_eq!(
+            [name(INPUT_FILE_NAME_CHARS), name(INPUT_FILE_NAME_CHARS + 1)],
+            [INPUT_FILE_NAME_CHARS; 2]
+        );
     }
 
     #[test]

@@ -4,17 +4,15 @@ use super::super::error::ApiError;
 use super::super::fields::{self, Function, Tools, number, tokens, wrong};
 use super::items;
 use super::resource::{Echo, Truncation};
+use crate::bounds::{METADATA_ENTRIES, METADATA_KEY_CHARS, METADATA_VALUE_CHARS};
 use crate::message::MessageBody;
 use crate::model::{Sampling, ToolChoice};
+use crate::quote::reason;
 use crate::tool::ToolSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-
-/// Most entries of `metadata`, most characters of a key, most of a value. Source: the Open Responses specification,
-/// and OpenAI's for the keys.
-const METADATA: (usize, usize, usize) = (16, 64, 512);
 
 /// A request for a response. `null` counts as left out. Fields that are not here are read over.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -135,15 +133,16 @@ impl CreateResponse {
 
     fn echo(self) -> Result<Echo, ApiError> {
         let metadata = self.metadata.unwrap_or_default();
-        let (entries, key_length, value_length) = METADATA;
-        if metadata.len() > entries {
-            return Err(wrong("metadata", &format!("must have at most {entries} entries")));
+        if metadata.len() > METADATA_ENTRIES {
+            return Err(wrong("metadata", &format!("must have at most {METADATA_ENTRIES} entries")));
         }
-        let is_long =
-            |key: &str, value: &str| key.chars().count() > key_length || value.chars().count() > value_length;
+        let is_long = |key: &str, value: &str| {
+            key.chars().count() > METADATA_KEY_CHARS || value.chars().count() > METADATA_VALUE_CHARS
+        };
         if metadata.iter().any(|(key, value)| is_long(key, value)) {
-            let rule =
-                format!("must have keys of at most {key_length} characters and values of {value_length}");
+            let rule = format!(
+                "must have keys of at most {METADATA_KEY_CHARS} characters and values of {METADATA_VALUE_CHARS}"
+            );
             return Err(wrong("metadata", &rule));
         }
         Ok(Echo {
@@ -167,7 +166,7 @@ fn tools(tools: Vec<ResponseTool>) -> Result<Vec<ToolSpec>, ApiError> {
             return Err(wrong(&format!("{at}.type"), "must be `function`"));
         }
         let function = Function::deserialize(Value::Object(tool.fields))
-            .map_err(|error| wrong(&at, &format!("cannot be read: {error}")))?;
+            .map_err(|error| wrong(&at, &format!("cannot be read: {}", reason(&error.to_string()))))?;
         specs.add(function, &at)?;
     }
     Ok(specs.checked())

@@ -8,6 +8,7 @@ use super::schema::LISTED;
 use super::table::{Item, Key, Table};
 use super::walk::Walk;
 use crate::audit::{AuditRow, NewAudit};
+use crate::bounds::{ITEM_BYTES, STEP_BYTES};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
@@ -15,12 +16,6 @@ use crate::message::{Message, MessageBody};
 use crate::session::{Idempotency, TurnOutcome, Window};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-/// An item may have 400 KB; this leaves room for everything but the body.
-const BYTES_PER_ITEM: usize = 300 * 1024;
-
-/// A transaction may have 4 MB.
-pub(super) const BYTES_PER_STEP: usize = 3_500_000;
 
 /// Steps that are read at once.
 const PAGE: usize = 50;
@@ -180,8 +175,8 @@ impl View {
         let rows = Rows::chained(audit, self, turn, &mut chain);
         self.head.chain = chain;
         let text = to_json(&body)?;
-        if text.len() > BYTES_PER_STEP {
-            return Err(StoreError::TooLarge { bytes: text.len(), most: BYTES_PER_STEP });
+        if text.len() > STEP_BYTES {
+            return Err(StoreError::TooLarge { bytes: text.len(), most: STEP_BYTES });
         }
         let pieces = pieces(&text);
         let mut items = Vec::with_capacity(pieces.len());
@@ -209,8 +204,8 @@ impl View {
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
-    while rest.len() > BYTES_PER_ITEM {
-        let mut end = BYTES_PER_ITEM;
+    while rest.len() > ITEM_BYTES {
+        let mut end = ITEM_BYTES;
         while !rest.is_char_boundary(end) {
             end -= 1;
         }

@@ -5,8 +5,9 @@
 use super::attrs::Draft;
 use super::keys;
 use super::schema::EXPIRES;
-use super::steps::{BYTES_PER_STEP, pieces};
+use super::steps::pieces;
 use super::table::{Attr, Condition, Item, Key, Query, Table, Write};
+use crate::bounds::STEP_BYTES;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 
@@ -44,8 +45,8 @@ impl Text {
         if text.len() <= BYTES_INSIDE {
             return Ok((Self::Inside(text), Vec::new()));
         }
-        if text.len() > BYTES_PER_STEP {
-            return Err(StoreError::TooLarge { bytes: text.len(), most: BYTES_PER_STEP });
+        if text.len() > STEP_BYTES {
+            return Err(StoreError::TooLarge { bytes: text.len(), most: STEP_BYTES });
         }
         let pieces = (0_u64..).zip(pieces(&text));
         let writes: Vec<Write> = pieces

@@ -3,6 +3,7 @@
 use super::tx::SqliteTx;
 use super::{OpenError, migrate, unavailable};
 use crate::adapters::onprem::sql::schema::{Migrated, Migration};
+use crate::bounds::LOCK_WAIT;
 use crate::error::{Source, StoreError};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{DirBuilder, OpenOptions};
@@ -18,8 +19,6 @@ pub(super) enum Durability {
     Off,
 }
 
-/// How long a write waits for another process's. Longer than the longest transaction, shorter than a caller's patience.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Between two looks at a lock. Another process holds it for about a millisecond at a time and leaves short gaps, so a
 /// waiter must look often: SQLite's own handler waits up to 100 ms and starves.
 const LOCK_POLL: Duration = Duration::from_micros(250);

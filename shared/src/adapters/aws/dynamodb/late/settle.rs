@@ -4,10 +4,11 @@ use crate::adapters::aws::dynamodb::answers;
 use crate::adapters::aws::dynamodb::attrs::to_json;
 use crate::adapters::aws::dynamodb::heads::{Head, Held, View};
 use crate::adapters::aws::dynamodb::homes::DynamoRegions;
-use crate::adapters::aws::dynamodb::steps::{BYTES_PER_STEP, Body, Facts, NewStep, StoredStep};
+use crate::adapters::aws::dynamodb::steps::{Body, Facts, NewStep, StoredStep};
 use crate::adapters::aws::dynamodb::table::{Condition, Write};
 use crate::adapters::aws::dynamodb::turns::{self, Accepted, Pointer};
 use crate::audit::NewAudit;
+use crate::bounds::STEP_BYTES;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{PrincipalId, TurnId};
@@ -227,7 +228,7 @@ fn batches(steps: Vec<StoredStep>) -> Result<Vec<Vec<(Timestamp, Body)>>, StoreE
     let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
     for step in steps {
         let size = to_json(&step.body)?.len();
-        if !batch.is_empty() && (batch.len() == MOST_STEPS || bytes + size > BYTES_PER_STEP) {
+        if !batch.is_empty() && (batch.len() == MOST_STEPS || bytes + size > STEP_BYTES) {
             batches.push(std::mem::take(&mut batch));
             bytes = 0;
         }
