@@ -51,9 +51,15 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.prepared(&self.program);
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A program with this site's environment.
+    fn prepared(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("REEF_DATA", self.path("data"))
             .env("REEF_CONFIG", self.path("openclaw.json"))
@@ -109,6 +115,15 @@ impl Site {
         self.start(&["serve", "--listen", "127.0.0.1:0"], environment)
     }
 
+    /// As [`Self::serve`], as a member of the control group at this folder from the first instruction on.
+    pub fn serve_within(&self, group: &Path, environment: &[(&str, &str)]) -> Process {
+        let mut command = self.prepared(Path::new("/bin/sh"));
+        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(group);
+        command.arg(&self.program).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::start(command)
+    }
+
     /// Starts the program, with these environment variables.
     pub fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
@@ -156,6 +171,17 @@ impl Process {
             end.send_replace(Some(status));
         });
         Self { id, ended, lines, keeper }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        let id = self.id.map(|id| id.as_raw_nonzero().get());
+        id.and_then(|id| u32::try_from(id).ok()).expect("a process with an id")
+    }
+
+    /// Whether it is still there.
+    pub fn is_alive(&self) -> bool {
+        self.ended.borrow().is_none()
     }
 
     /// The first line of its output, from the `from`-th on, that fits, and sets `from` behind it; `None` when it ended
