@@ -27,6 +27,7 @@ mod wire;
 use crowd::Crowd;
 use group::Group;
 use harness::process::{Signal, Site};
+use harness::usage;
 use honest::{Honest, Seen, Way};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -132,6 +133,8 @@ async fn two_hundred_hostile_clients_cost_ten_honest_ones_nothing() {
     for attack in attacks {
         attack.await.expect("a hostile client");
     }
+    let cpu = |process| usage::cpu(process).map(|cpu| cpu.as_secs_f64().round()).ok();
+    let (cpu, our_cpu) = (cpu(process.id()), cpu(std::process::id()));
     let calm = watch.until_below(goal.after, CALM).await;
 
     let mut problems = Vec::new();
@@ -205,7 +208,7 @@ async fn two_hundred_hostile_clients_cost_ten_honest_ones_nothing() {
         "cgroup_mib": group.is_some().then_some(BOUND / 1024 / 1024), "oom_kills": kills,
         "honest": honest_figures, "put_off": seen.iter().map(|(_, seen)| seen.put_off).sum::<usize>(),
         "rss_start_mib": watch.first().round(), "rss_peak_mib": peak.round(), "rss_after_mib": watch.now().round(),
-        "calm_after_ms": calm.map(|calm| calm.as_millis()), "hostile": met, "problems": problems.len(),
+        "cpu_seconds": cpu, "cpu_seconds_of_the_others": our_cpu, "calm_after_ms": calm.map(|calm| calm.as_millis()), "hostile": met, "problems": problems.len(),
     });
     println!("{report}");
     problems.truncate(20);
