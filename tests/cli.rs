@@ -16,7 +16,12 @@ fn demo_site() -> Site {
         {"id": "one", "name": "One", "model": "demo/echo", "workspace": "one", "timeZone": "Asia/Tokyo"},
         {"id": "two", "model": {"primary": "demo/echo", "fallbacks": ["ollama/x"]}, "workspace": "two", "tools": ["ls"]},
     ]);
-    Site::new(REEF, &json!({"agents": agents, "timeZone": "UTC"}))
+    let site = Site::new(REEF, &json!({"agents": agents, "timeZone": "UTC"}));
+    for agent in ["one", "two"] {
+        std::fs::create_dir(site.path(agent)).unwrap();
+        std::fs::write(site.path(agent).join("AGENTS.md"), "You help.").unwrap();
+    }
+    site
 }
 
 /// One agent on a vendor that does what the test says.
@@ -76,7 +81,7 @@ async fn the_first_start_prints_an_admin_token_and_no_later_one_does() {
 
     let server = site.serve(&[]);
     server.url().await.unwrap();
-    assert!(!server.output().contains("token"), "{}", server.output());
+    assert!(!server.output().contains("first admin token"), "{}", server.output());
     server.signal(Signal::INT);
     assert_eq!(server.exit().await.code(), Some(0));
 }
@@ -265,7 +270,11 @@ async fn chat_says_one_message_or_reads_standard_input_and_stores_the_turn() {
     let said = site.run(&["chat", "--agent", "two", "--message", "/tool ls {}"]).await;
     assert!(said.status.success());
     assert!(stdout(&said).contains("\n"), "{}", stdout(&said));
-    assert_eq!(String::from_utf8(said.stderr).unwrap(), "[ls {}]\n");
+    let data = site.path("data").display().to_string();
+    assert_eq!(
+        String::from_utf8(said.stderr).unwrap(),
+        format!("reef: there was no data in {data}: it is made there now\n[ls {{}}]\n")
+    );
 
     let mut piped = Command::new(REEF)
         .args(["chat", "--session", "agent:one:notes", "--json"])
@@ -353,7 +362,7 @@ async fn the_audit_trail_is_listed_and_verified() {
     let rows = listed.as_array().unwrap();
     let actions: Vec<_> = rows.iter().map(|row| (&row["action"], &row["principal"])).collect();
     let operator = json!("operator");
-    assert_eq!(actions, [(&json!("turn.accepted"), &operator), (&json!("turn.committed"), &operator)]);
+    assert_eq!(actions, [(&json!("turn.committed"), &operator), (&json!("turn.accepted"), &operator)]);
     let later = ["audit", "list", "--since", "2100-01-01T00:00:00Z", "--json"];
     assert_eq!(site.json(&later).await, json!([]));
     assert_eq!(site.json(&["audit", "verify", "--json"]).await, json!({"ok": true, "rows": 2, "broken": []}));
@@ -401,7 +410,7 @@ async fn config_check_tells_every_problem_and_exits_with_1() {
 #[tokio::test]
 async fn wrong_settings_do_not_stop_commands_that_need_none() {
     let site = Site::new(REEF, &json!({}));
-    let made = site.run(&["token", "create", "--name", "x", "--scopes", "chat"]).await;
+    let made = site.run(&["token", "create", "--init", "--name", "x", "--scopes", "chat"]).await;
     assert!(made.status.success());
     let listed = site.run(&["token", "list"]).await;
     assert!(stdout(&listed).contains(" x "), "{}", stdout(&listed));
@@ -434,6 +443,7 @@ async fn agents_are_listed_with_what_they_may_use() {
         listed[1],
         json!({
             "id": "two",
+            "default": false,
             "name": "two",
             "description": null,
             "model": "demo/echo",
@@ -441,6 +451,7 @@ async fn agents_are_listed_with_what_they_may_use() {
             "tools": ["ls"],
             "time_zone": "UTC",
             "workspace": site.path("two"),
+            "instructions": ["AGENTS.md"],
         })
     );
     // Where no vendor's key is known, the list is as good.
@@ -673,19 +684,28 @@ async fn reef_log_chooses_what_is_logged() {
 }
 
 #[tokio::test]
-async fn listening_for_other_machines_without_tls_is_warned_of() {
-    const WARNING: &str = "without TLS: tokens from other machines are refused";
-    for (bind, tls, warned) in [("loopback", "none", false), ("all", "none", true), ("all", "inFront", false)]
-    {
-        let settings = json!({
+async fn a_gateway_that_other_machines_cannot_use_says_so_at_its_start() {
+    const LISTENS: &str = "put its address into gateway.trustedProxies";
+    const BELIEVED: &str = "is believed of the proxies in gateway.trustedProxies only, and none is named";
+    for (gateway, warning) in [
+        (json!({"bind": "loopback"}), None),
+        (json!({"bind": "all"}), Some(LISTENS)),
+        (json!({"bind": "all", "trustedProxies": ["127.0.0.1"]}), None),
+        (json!({"bind": "all", "trustedProxies": ["127.0.0.1"], "tls": "inFront"}), None),
+        (json!({"bind": "all", "tls": "inFront"}), Some(BELIEVED)),
+    ] {
+        let mut settings = json!({
             "agents": [{"id": "one", "model": "demo/echo", "workspace": "one"}],
-            "gateway": {"bind": bind, "port": 0, "tls": tls},
+            "gateway": gateway.clone(),
         });
+        settings["gateway"]["port"] = json!(0);
         let site = Site::new(REEF, &settings);
         let server = site.start(&["serve"], &[]);
         server.url().await.unwrap();
         server.signal(Signal::TERM);
         server.exit().await;
-        assert_eq!(server.output().contains(WARNING), warned, "{bind} {tls}: {}", server.output());
+        let said = server.output();
+        let warned: Vec<_> = [LISTENS, BELIEVED].into_iter().filter(|text| said.contains(text)).collect();
+        assert_eq!(warned, warning.into_iter().collect::<Vec<_>>(), "{gateway}: {said}");
     }
 }

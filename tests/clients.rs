@@ -9,10 +9,14 @@ use serde_json::json;
 
 const REEF: &str = env!("CARGO_BIN_EXE_reef");
 
+/// The agents that the suites expect.
+const AGENTS: [&str; 2] = ["main", "email-manager"];
+
 /// A server of its own for each suite.
-async fn serve() -> (Site, Process, Target) {
-    let agent = |id: &str| json!({"id": id, "model": "demo/echo", "workspace": id});
-    let site = Site::new(REEF, &json!({"agents": [agent("main"), agent("email-manager")]}));
+async fn serve(agents: &[&str]) -> (Site, Process, Target) {
+    let agent = |id: &&str| json!({"id": id, "model": "demo/echo", "workspace": id});
+    let agents: Vec<_> = agents.iter().map(agent).collect();
+    let site = Site::new(REEF, &json!({"agents": agents}));
     let token = site.token("chat").await;
     let slow = ["token", "create", "--name", "slow", "--scopes", "chat", "--rate-limit", "1,0", "--json"];
     let slow_token = site.json(&slow).await["token"].as_str().expect("a token").to_owned();
@@ -35,12 +39,22 @@ fn check(suite: Result<(), String>, server: &Process) {
 
 #[tokio::test]
 async fn the_stock_python_client_and_the_open_responses_cases_get_right_answers() {
-    let (_site, server, target) = serve().await;
+    let (_site, server, target) = serve(&AGENTS).await;
     check(clients::python(&target).await, &server);
 }
 
 #[tokio::test]
 async fn the_stock_node_client_gets_right_answers() {
-    let (_site, server, target) = serve().await;
+    let (_site, server, target) = serve(&AGENTS).await;
     check(clients::node(&target).await, &server);
+}
+
+#[tokio::test]
+async fn the_readmes_lines_for_the_stock_clients_run_as_they_are_pasted() {
+    let (_site, server, target) = serve(&["email-manager", "data-analyst"]).await;
+    for (readme, said) in [("README.md", "Hello"), ("README.ja.md", "こんにちは")] {
+        let printed = clients::readme(readme, &target).await;
+        let expected = format!("You said: {said}\n");
+        assert_eq!(printed, Ok([expected.clone(), expected]), "{}", server.output());
+    }
 }

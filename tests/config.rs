@@ -87,6 +87,7 @@ fn the_guides_agent_farm_loads_unchanged() {
             farm_agent("doc-processor", "ドキュメントプロセッサ", 3072 * MIB, 2.5),
             farm_agent("data-analyst", "データアナリスト", 4096 * MIB, 3.0),
         ],
+        default_agent: 0,
         providers: BTreeMap::from([("anthropic".to_owned(), anthropic())]),
         turns: TurnConfig::default(),
         hooks: HooksConfig::default(),
@@ -226,7 +227,7 @@ fn our_own_settings_are_read() {
             gateway: {
                 port: 0, bind: "custom", customBindHost: "::1", trustedProxies: ["10.0.0.5", "192.168.0.0/16"],
                 rateLimit: {perSecond: 2.5, burst: 0}, tls: "inFront", maxBodyBytes: 4096, heartbeatSeconds: 0.05,
-                drainSeconds: 0,
+                drainSeconds: 0, maxConnections: 7, maxConnectionsPerAddress: 3, writeTimeoutSeconds: 0.5,
             },
             turns: {
                 leaseSeconds: 0.5, maxWaiting: 1, waitSeconds: 0.1, windowMessages: 10, keepMessages: 2,
@@ -241,6 +242,9 @@ fn our_own_settings_are_read() {
             listen: "[::1]:0".parse().unwrap(),
             limit: Limit { per_second: 2.5, burst: 0 },
             max_body_bytes: 4096,
+            max_connections: 7,
+            max_connections_per_address: 3,
+            write_timeout: Duration::from_millis(500),
             trusted_proxies: vec!["10.0.0.5/32".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
             tls_in_front: true,
             hsts: Hsts::WithTls,
@@ -308,8 +312,8 @@ fn every_problem_is_told_at_once_with_its_path() {
         "gateway.port: must be from 0 to 65535, not 70000".to_owned(),
         "gateway.prot: unknown key; did you mean `port`?".to_owned(),
         "gateway.tls: must be one of none, inFront, not an object".to_owned(),
-        "models.providers.mine.api: must be one of anthropic-messages, openai-completions, ollama, openai-responses, \
-         google-generative-ai, bedrock-converse-stream, azure-openai-responses, not \"grpc\""
+        "models.providers.mine.api: must be one of anthropic-messages, openai-completions, ollama, not \
+         \"grpc\""
             .to_owned(),
         "timeZone: unknown time zone \"Mars/Olympus\"; write an IANA name, e.g. \"Asia/Tokyo\"".to_owned(),
         "agents[0].tools[0]: unknown tool \"raed\"; known are append, current_time, ls, read, write; did you mean \
@@ -337,6 +341,99 @@ fn every_problem_is_told_at_once_with_its_path() {
             .to_owned(),
         "turns.keepMessages: must be less than windowMessages: 200 of 100".to_owned(),
     ]);
+}
+
+/// An agent on the demo model with this in its settings, too.
+fn agent_with(id: &str, more: &str) -> String {
+    format!(r#"{{id: "{id}", model: "demo/echo", {more}}}"#)
+}
+
+#[test]
+fn the_agent_with_default_true_answers_requests_that_name_none() {
+    let (first, second) = (agent_with("first", ""), agent_with("second", "default: true"));
+    let entry = |more: &str| format!(r#"{{model: "demo/echo", {more}}}"#);
+    for agents in [
+        format!("[{first}, {second}]"),
+        format!("{{list: [{first}, {second}]}}"),
+        format!("{{entries: {{first: {}, second: {}}}}}", entry(""), entry("default: true")),
+    ] {
+        let config = load(&format!("{{agents: {agents}}}"));
+        assert_eq!(config.default_agent().id.as_str(), "second", "{agents}");
+        let order: Vec<_> = config.agents.iter().map(|agent| agent.id.as_str()).collect();
+        assert_eq!(order, ["first", "second"], "the order of the file");
+        assert_eq!(config.warnings, [""; 0], "it is no setting that is read over");
+        assert_eq!(load(&config.show().to_string()).default_agent().id.as_str(), "second");
+    }
+    let none = load(&format!("{{agents: [{}, {first}]}}", agent_with("zoe", "default: false")));
+    assert_eq!(none.default_agent().id.as_str(), "zoe", "without one the first of the file");
+
+    // The agent that is meant has OpenClaw's plain workspace, whichever place it has in the file.
+    let folders =
+        load(&format!(r#"{{agents: {{defaults: {{workspace: "/srv/agent"}}, list: [{first}, {second}]}}}}"#));
+    let folders: Vec<_> = folders.agents.iter().map(|agent| agent.workspace.to_str().unwrap()).collect();
+    assert_eq!(folders, ["/srv/agent-first", "/srv/agent"]);
+}
+
+#[test]
+fn two_agents_with_default_true_are_a_problem() {
+    let agents: Vec<_> = ["a", "b", "c"].map(|id| agent_with(id, "default: true")).to_vec();
+    let said = "requests that name no agent can go to one only: leave one `true`";
+    assert_eq!(
+        problems(&format!("{{agents: [{}]}}", agents.join(", "))),
+        [
+            format!("agents[1].default: is true for agents[0], too; {said}"),
+            format!("agents[2].default: is true for agents[0], too; {said}"),
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_part_of_a_setting_is_told_once_and_does_not_hide_the_rest() {
+    let further = "agents[0].model: \"x\" is not of the form provider/model, e.g. \"ollama/llama3.2\"";
+    let with = |settings: &str| problems(&format!(r#"{{agents: [{{id: "a", model: "x"}}], {settings}}}"#));
+    assert_eq!(
+        with("gateway: {rateLimit: {perSecond: 0, burst: 5}}"),
+        ["gateway.rateLimit.perSecond: must be from 0.001 to 1000000, not 0", further]
+    );
+    assert_eq!(
+        with("gateway: {rateLimit: {burst: 5}}"),
+        ["gateway.rateLimit.perSecond: is missing", further]
+    );
+    assert_eq!(
+        with(r#"gateway: {rateLimit: {perSecond: "${NOT_SET}", burst: 5}}"#),
+        [
+            further,
+            "gateway.rateLimit.perSecond: the environment variable NOT_SET is not set; set it where Reef starts"
+        ]
+    );
+    // The key is not told to be missing on top of what is wrong with it.
+    for (key, problem) in [
+        (r#"{source: "env"}"#, "models.providers.anthropic.apiKey.id: is missing"),
+        ("99", "models.providers.anthropic.apiKey: must be a text or an object, not what it is"),
+    ] {
+        let text = format!(
+            r#"{{agents: [{{id: "a", model: "anthropic/x"}}], models: {{providers: {{anthropic: {{apiKey: {key}}}}}}}}}"#
+        );
+        assert_eq!(problems_with(&text, &nothing), [problem], "{key}");
+    }
+}
+
+#[test]
+fn a_protocols_name_that_is_nearly_right_gets_the_names_that_reef_speaks() {
+    for (name, hint) in [
+        ("openai", "; did you mean `openai-completions`?"),
+        ("anthropic", "; did you mean `anthropic-messages`?"),
+        ("openai-chat", ""),
+        ("olama", "; did you mean `ollama`?"),
+    ] {
+        let text = format!(
+            r#"{{agents: [{{id: "a", model: "k/x"}}], models: {{providers: {{k: {{api: "{name}", baseUrl: "http://127.0.0.1:9"}}}}}}}}"#
+        );
+        let told = format!(
+            "models.providers.k.api: must be one of anthropic-messages, openai-completions, ollama, not \"{name}\"{hint}"
+        );
+        assert_eq!(problems(&text), [told]);
+    }
 }
 
 #[test]

@@ -228,7 +228,8 @@ suites! {
     audit {
         rows_are_written_with_what_they_record_and_form_a_chain,
         a_refused_write_leaves_no_row,
-        rows_are_listed_oldest_first_and_filtered,
+        rows_are_listed_newest_first_counted_and_filtered,
+        rows_are_found_by_agent_caller_and_action,
         each_transcript_has_a_chain_of_its_own,
         rows_before_a_time_are_pruned,
         a_chain_goes_on_after_its_rows_were_pruned,

@@ -460,8 +460,10 @@ impl World {
                     since: since.map(ago),
                     until: (limit == 5).then_some(now),
                     limit: limit.into(),
+                    ..AuditFilter::default()
                 };
                 let _ = both!(stores, audit.list(&tenant(false), &filter));
+                let _ = both!(stores, audit.count(&tenant(false), &filter));
             }
         }
         Ok(())

@@ -49,7 +49,7 @@ fn client_tool(name: &str) -> ToolSpec {
 async fn actions(lab: &Lab) -> Vec<String> {
     let filter = AuditFilter { limit: 1_000, ..AuditFilter::default() };
     let rows = AuditLog::list(&lab.memory, &TenantId::single(), &filter).await.unwrap();
-    rows.into_iter().map(|row| row.entry.action).collect()
+    rows.into_iter().rev().map(|row| row.entry.action).collect()
 }
 
 /// What a process that died had stored: the input, and then these steps.

@@ -97,8 +97,26 @@ pub struct AuditFilter {
     pub since: Option<Timestamp>,
     /// Only before this time.
     pub until: Option<Timestamp>,
-    /// At most so many, oldest first.
+    /// Only of this agent.
+    pub agent: Option<AgentId>,
+    /// Only what this principal caused.
+    pub principal: Option<PrincipalId>,
+    /// Only this action, e.g. `turn.committed`.
+    pub action: Option<String>,
+    /// At most so many, newest first.
     pub limit: usize,
+}
+
+impl AuditFilter {
+    /// Whether it is one of those that are asked for.
+    pub fn fits(&self, row: &AuditRow) -> bool {
+        self.session.as_ref().is_none_or(|session| row.session == *session)
+            && self.since.is_none_or(|since| row.entry.at >= since)
+            && self.until.is_none_or(|until| row.entry.at < until)
+            && self.agent.as_ref().is_none_or(|agent| row.agent == *agent)
+            && self.principal.as_ref().is_none_or(|principal| row.entry.principal == *principal)
+            && self.action.as_ref().is_none_or(|action| row.entry.action == *action)
+    }
 }
 
 /// What [`AuditLog::verify`] found.
@@ -146,8 +164,12 @@ impl ChainCheck {
 /// Reads the audit trail.
 #[async_trait]
 pub trait AuditLog: Send + Sync {
-    /// Rows that fit, oldest first; of the same time by session and transcript, then as they were written.
+    /// Rows that fit, newest first: by time, of the same time by session and transcript, then as they were written, all of
+    /// it backwards.
     async fn list(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// How many rows fit. Counts no further than `filter.limit`, so that it costs no more than that in a large trail.
+    async fn count(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<u64, StoreError>;
 
     /// Recomputes every hash and every link. The first remaining row of a chain may point to a pruned one.
     async fn verify(&self, tenant: &TenantId) -> Result<AuditVerdict, StoreError>;

@@ -25,7 +25,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
 use crate::files::Files;
 use crate::id::{IdSource, RandomIds, RegionId, TenantId};
-use crate::logs::{JsonLines, report_panics};
+use crate::logs::{JsonLines, LocalZone, report_panics};
 use crate::metrics::{Metrics, Sink};
 use crate::region::Regions;
 use crate::tool::Tool;
@@ -119,8 +119,11 @@ impl Cloud {
 /// it, and the process has nothing to do but to end.
 pub async fn start(role: Role, env: Env<'_>, wrap: Wrap) -> Option<Cloud> {
     let mut problems = Problems::default();
-    start_logs(env, &mut problems);
+    let lines = start_logs(env, &mut problems);
     let (cloud, config) = read(role, env, &mut problems);
+    if let Some(config) = &config {
+        lines.set_zone(LocalZone::named(&config.time_zone));
+    }
     let wired = match (cloud, config) {
         (Some(cloud), Some(config)) if problems.is_empty() => {
             let wired = match function_config(&cloud.region, cloud.host_roots).await {
@@ -149,16 +152,18 @@ pub fn ended(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> Ex
 }
 
 /// One JSON object a line on standard output, where the platform takes it up. `REEF_LOG` says what, e.g. `info,access=off`.
-fn start_logs(env: Env<'_>, problems: &mut Problems) {
+fn start_logs(env: Env<'_>, problems: &mut Problems) -> JsonLines {
     let wanted = env("REEF_LOG").filter(|text| !text.trim().is_empty());
     let filter = wanted.as_deref().unwrap_or("info").parse::<Targets>().unwrap_or_else(|error| {
         problems.add("REEF_LOG", format!("{error}; write e.g. info, debug or info,access=off"));
         Targets::new().with_default(tracing::Level::INFO)
     });
-    let lines = tracing_subscriber::fmt::layer().event_format(JsonLines).fmt_fields(JsonFields::new());
+    let json = JsonLines::default();
+    let lines = tracing_subscriber::fmt::layer().event_format(json.clone()).fmt_fields(JsonFields::new());
     // A second start in one process keeps the first one's logs.
     let _ = tracing_subscriber::registry().with(filter).with(lines.with_writer(std::io::stdout)).try_init();
     report_panics();
+    json
 }
 
 /// The environment and the settings file; what is wrong with either is added to the problems.

@@ -23,7 +23,7 @@ pub use problems::{Problem, Problems};
 pub use schema::json_schema;
 
 use crate::agent::Agent;
-use crate::bounds::BODY_BYTES;
+use crate::bounds::{BODY_BYTES, CONNECTIONS, CONNECTIONS_PER_ADDRESS, WRITE_TIMEOUT};
 use crate::id::AgentId;
 use crate::limit::Limit;
 use crate::secret::Secret;
@@ -40,6 +40,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// Agents in the order of the file; ids are unique. Never empty.
     pub agents: Vec<Agent>,
+    /// Which of `agents` answers when a request names none: the one with `default: true`, else the first of the file.
+    pub default_agent: usize,
     /// Model vendors by id.
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Turns.
@@ -84,10 +86,10 @@ impl Config {
         self.agents.iter().find(|agent| agent.id == *id)
     }
 
-    /// The agent that answers when a request names none: the first of the file.
+    /// The agent that answers when a request names none.
     pub fn default_agent(&self) -> &Agent {
-        // `agents` is never empty: checked where a Config is made.
-        &self.agents[0]
+        // Checked where a Config is made: `agents` is never empty, and the index is one of it.
+        &self.agents[self.default_agent]
     }
 }
 
@@ -97,7 +99,7 @@ const GUIDE_HSTS: &str = "max-age=63072000";
 /// When `Strict-Transport-Security` is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hsts {
-    /// If TLS ends in front of us.
+    /// If TLS ends in front of us, in a trusted proxy.
     WithTls,
     /// Not at all.
     Never,
@@ -114,9 +116,15 @@ pub struct GatewayConfig {
     pub limit: Limit,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Most connections, fewer if file descriptors do not go round.
+    pub max_connections: usize,
+    /// Most connections of one address; this host and trusted proxies are not counted.
+    pub max_connections_per_address: usize,
+    /// How long a peer may take nothing of its answer.
+    pub write_timeout: Duration,
+    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// TLS ends in front of us: tokens are accepted over plain HTTP from non-local peers.
+    /// Trusted proxies speak TLS, also if they do not say so: `X-Forwarded-Proto` may be absent.
     pub tls_in_front: bool,
     /// When `Strict-Transport-Security` is sent.
     pub hsts: Hsts,
@@ -130,7 +138,8 @@ impl GatewayConfig {
     /// `Strict-Transport-Security`, if it is sent.
     pub fn strict_transport_security(&self) -> Option<&str> {
         match &self.hsts {
-            Hsts::WithTls => self.tls_in_front.then_some(GUIDE_HSTS),
+            // Browsers ignore it where they were not asked by TLS.
+            Hsts::WithTls => (self.tls_in_front || !self.trusted_proxies.is_empty()).then_some(GUIDE_HSTS),
             Hsts::Never => None,
             Hsts::Always(value) => Some(value),
         }
@@ -143,6 +152,9 @@ impl Default for GatewayConfig {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 18_789)),
             limit: Limit::default(),
             max_body_bytes: BODY_BYTES,
+            max_connections: CONNECTIONS,
+            max_connections_per_address: CONNECTIONS_PER_ADDRESS,
+            write_timeout: WRITE_TIMEOUT,
             trusted_proxies: Vec::new(),
             tls_in_front: false,
             hsts: Hsts::WithTls,

@@ -18,6 +18,7 @@ mod lockout;
 mod metrics;
 mod models;
 pub mod openapi;
+mod paths;
 mod peer;
 mod responses;
 mod run;
@@ -35,14 +36,17 @@ use auth::Credentials;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use error::ApiError;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What every handler is given: the app, and what this gateway remembers of its callers.
 struct Gateway {
     app: App,
     credentials: Credentials,
+    /// The description of every surface, once somebody has asked for it.
+    openapi: OnceLock<Bytes>,
 }
 
 impl Gateway {
@@ -58,7 +62,7 @@ impl Gateway {
 
 /// All surfaces. The peer's address is taken from axum's `ConnectInfo<SocketAddr>`.
 pub fn router(app: App) -> Router {
-    let gateway = Arc::new(Gateway { app, credentials: Credentials::new() });
+    let gateway = Arc::new(Gateway { app, credentials: Credentials::new(), openapi: OnceLock::new() });
     Router::new()
         // OpenAI's surfaces.
         .route("/v1/chat/completions", post(chat_completions::create))
@@ -76,6 +80,8 @@ pub fn router(app: App) -> Router {
         .route("/tools/invoke", post(tools_invoke::invoke))
         .route("/hooks/agent", post(hooks::agent))
         .route("/hooks/wake", post(hooks::wake))
+        // For people who only have the address.
+        .route("/", get(paths::welcome))
         // For operators and their machines.
         .route("/health", get(health::live))
         .route("/healthz", get(health::live))
@@ -87,8 +93,8 @@ pub fn router(app: App) -> Router {
         .route("/api/diagnostics/prometheus", get(metrics::scrape))
         .route("/openapi.json", get(openapi::serve))
         // Whatever else is asked for.
-        .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
+        .fallback(paths::not_found)
+        .method_not_allowed_fallback(paths::method_not_allowed)
         // The first one is the outermost.
         .layer((
             from_fn_with_state(gateway.clone(), trace::follow),

@@ -204,6 +204,26 @@ impl Metrics {
         self.observe("openclaw_queue_lane_wait_seconds", labels, waited);
     }
 
+    /// A client connected. Pair with [`Metrics::connection_closed`].
+    pub fn connection_opened(&self) {
+        self.gauge("reef_connections", Vec::new()).increment(1.0);
+    }
+
+    /// A connection ended; by us, if there is a reason: `write_timeout`, `head_timeout` or `drain`.
+    pub fn connection_closed(&self, reason: Option<&'static str>) {
+        self.gauge("reef_connections", Vec::new()).decrement(1.0);
+        if let Some(reason) = reason {
+            let labels = vec![Label::from_static_parts("reason", reason)];
+            self.counter("reef_connections_closed_total", labels).increment(1);
+        }
+    }
+
+    /// A connection was refused, because there were too many: `all`, or of one `address`.
+    pub fn connection_refused(&self, reason: &'static str) {
+        let labels = vec![Label::from_static_parts("reason", reason)];
+        self.counter("reef_connections_refused_total", labels).increment(1);
+    }
+
     /// Everything that is kept, in Prometheus' text format 0.0.4; `None` if nothing is.
     pub fn render(&self) -> Option<String> {
         let ledger = self.ledger.as_ref()?;
@@ -276,6 +296,8 @@ impl Metrics {
             ("openclaw_tool_execution_total", "Built-in tools run"),
             ("openclaw_webhook_received_total", "Hooks called"),
             ("openclaw_session_turn_created_total", "Turns accepted"),
+            ("reef_connections_closed_total", "Connections that were ended here, not by the client"),
+            ("reef_connections_refused_total", "Connections for which there was no place"),
         ];
         for (name, text) in counters {
             self.recorder().describe_counter(name.into(), None, text.into());
@@ -283,6 +305,7 @@ impl Metrics {
         let gauges = [
             ("openclaw_queue_lane_size", "Requests waiting in a lane"),
             ("openclaw_memory_rss_bytes", "Resident memory of this process"),
+            ("reef_connections", "Connections that are open"),
         ];
         for (name, text) in gauges {
             self.recorder().describe_gauge(name.into(), None, text.into());

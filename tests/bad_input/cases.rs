@@ -457,11 +457,11 @@ async fn paths_and_queries_that_name_nothing_are_refused() {
         (Method::GET, "/v1/models/%FF", 400, "invalid"),
         (Method::GET, "/v1/models/openclaw%2Fnope", 404, "not_found"),
         (Method::GET, "/v1/responses/resp_nothing", 404, "not_found"),
-        (Method::GET, "/v1/nothing", 404, "Not Found"),
-        (Method::POST, "/hooks/other", 404, "Not Found"),
-        (Method::GET, "/hooks/agent", 405, "Method Not Allowed"),
-        (Method::PUT, CHAT, 405, "Method Not Allowed"),
-        (Method::POST, "/v1/models", 405, "Method Not Allowed"),
+        (Method::GET, "/v1/nothing", 404, "not_found"),
+        (Method::POST, "/hooks/other", 404, "not_found"),
+        (Method::GET, "/hooks/agent", 405, "method_not_allowed"),
+        (Method::PUT, CHAT, 405, "method_not_allowed"),
+        (Method::POST, "/v1/models", 405, "method_not_allowed"),
     ];
     for (method, path, status, code) in cases {
         let answer = app.ask(method.clone(), path, &token).send().await;

@@ -5,19 +5,23 @@ use serde_json::json;
 use shared::app::Stores;
 use shared::audit::{AuditFilter, AuditRow, AuditVerdict, NewAudit};
 use shared::error::StoreError;
-use shared::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
+use shared::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use shared::session::{Lease, NewTurn, Step};
 
 fn all() -> AuditFilter {
     AuditFilter { limit: usize::MAX, ..AuditFilter::default() }
 }
 
+/// All rows, as they happened.
 async fn list(stores: &Stores, filter: &AuditFilter) -> Vec<AuditRow> {
-    stores.audit.list(&tenant(), filter).await.expect("the audit trail")
+    let mut rows = stores.audit.list(&tenant(), filter).await.expect("the audit trail");
+    rows.reverse();
+    rows
 }
 
 async fn listed(stores: &Stores, filter: &AuditFilter) -> Vec<String> {
-    list(stores, filter).await.into_iter().map(|row| row.entry.id).collect()
+    let rows = stores.audit.list(&tenant(), filter).await.expect("the audit trail");
+    rows.into_iter().map(|row| row.entry.id).collect()
 }
 
 async fn verify(stores: &Stores) -> AuditVerdict {
@@ -83,10 +87,10 @@ pub(crate) async fn a_refused_write_leaves_no_row(stores: &Stores) {
     start(stores, &recorded("t2", "s", "2", 30), 30, 100).await;
     stores.sessions.begin(&recorded("t3", "s", "busy", 40), at(40), at(100)).await.expect("a verdict");
     stores.sessions.begin(&recorded("t2", "s", "resumed", 40), at(200), at(300)).await.expect("a verdict");
-    assert_eq!(listed(stores, &all()).await, ["1", "2"]);
+    assert_eq!(listed(stores, &all()).await, ["2", "1"]);
 }
 
-pub(crate) async fn rows_are_listed_oldest_first_and_filtered(stores: &Stores) {
+pub(crate) async fn rows_are_listed_newest_first_counted_and_filtered(stores: &Stores) {
     run(stores, &recorded("t1", "b", "late", 30), 30).await;
     run(stores, &recorded("t2", "c", "tie c", 20), 20).await;
     let lease = start(stores, &recorded("t3", "a", "tie a", 20), 20, 100).await;
@@ -94,26 +98,80 @@ pub(crate) async fn rows_are_listed_oldest_first_and_filtered(stores: &Stores) {
     let elsewhere = NewTurn { tenant: TenantId::new("other"), ..recorded("t1", "a", "theirs", 15) };
     run(stores, &elsewhere, 15).await;
     let session = |key: &str| Some(SessionKey::new(key));
-    let cases: [(AuditFilter, &[&str]); 9] = [
-        (all(), &["early", "tie a", "tie a, second", "tie c", "late"]),
-        (AuditFilter { limit: 2, ..all() }, &["early", "tie a"]),
+    let cases: [(AuditFilter, &[&str]); 10] = [
+        (all(), &["late", "tie c", "tie a, second", "tie a", "early"]),
+        (AuditFilter { limit: 1, ..all() }, &["late"]),
+        (AuditFilter { limit: 3, ..all() }, &["late", "tie c", "tie a, second"]),
         (AuditFilter { limit: 0, ..all() }, &[]),
-        (AuditFilter { session: session("a"), ..all() }, &["early", "tie a", "tie a, second"]),
+        (AuditFilter { session: session("a"), ..all() }, &["tie a, second", "tie a", "early"]),
         (AuditFilter { session: session("unknown"), ..all() }, &[]),
-        (AuditFilter { since: Some(at(20)), ..all() }, &["tie a", "tie a, second", "tie c", "late"]),
+        (AuditFilter { since: Some(at(20)), ..all() }, &["late", "tie c", "tie a, second", "tie a"]),
         (AuditFilter { until: Some(at(20)), ..all() }, &["early"]),
         (AuditFilter { since: Some(at(i64::MAX)), until: Some(at(20)), ..all() }, &[]),
         (
-            AuditFilter { session: session("a"), since: Some(at(11)), until: Some(at(30)), limit: 1 },
-            &["tie a"],
+            AuditFilter {
+                session: session("a"),
+                since: Some(at(11)),
+                until: Some(at(30)),
+                limit: 1,
+                ..all()
+            },
+            &["tie a, second"],
         ),
     ];
     for (filter, expected) in cases {
         assert_eq!(listed(stores, &filter).await, expected, "{filter:?}");
+        let count = stores.audit.count(&tenant(), &filter).await.expect("a count");
+        assert_eq!(count, expected.len() as u64, "{filter:?}");
     }
     let theirs = stores.audit.list(&TenantId::new("other"), &all()).await.expect("the audit trail");
     assert_eq!(theirs.len(), 1);
     assert_eq!(verify(stores).await, intact(5), "the order of writing counts, not that of time");
+}
+
+pub(crate) async fn rows_are_found_by_agent_caller_and_action(stores: &Stores) {
+    let by = |turn: &str, agent: &str, caller: &str, action: &str, millis: i64| {
+        let entry = NewAudit { principal: PrincipalId::new(caller), ..audit(turn, millis, action) };
+        NewTurn { agent: AgentId::new(agent), audit: entry, ..new_turn(turn, &format!("of {agent}")) }
+    };
+    // A day and more lies between rows: what is looked for need not be among the newest.
+    const DAY: i64 = 86_400_000;
+    for turn in [
+        by("1", "mail", "ann", "turn.accepted", DAY),
+        by("2", "data", "ben", "turn.accepted", 2 * DAY),
+        by("3", "mail", "ben", "turn.parked", 4 * DAY),
+        by("4", "mail", "ann", "turn.accepted", 4 * DAY),
+    ] {
+        run(stores, &turn, turn.audit.at.as_millis()).await;
+    }
+    let agent = |id: &str| Some(AgentId::new(id));
+    let caller = |id: &str| Some(PrincipalId::new(id));
+    let action = |name: &str| Some(name.to_owned());
+    let cases: [(AuditFilter, &[&str]); 8] = [
+        (AuditFilter { agent: agent("data"), limit: 1, ..all() }, &["2"]),
+        (AuditFilter { agent: agent("mail"), ..all() }, &["4", "3", "1"]),
+        (AuditFilter { agent: agent("nobody"), ..all() }, &[]),
+        (AuditFilter { principal: caller("ben"), ..all() }, &["3", "2"]),
+        (AuditFilter { action: action("turn.parked"), ..all() }, &["3"]),
+        (AuditFilter { action: action("turn"), ..all() }, &[]),
+        (AuditFilter { principal: caller("ann"), until: Some(at(2 * DAY)), limit: 1, ..all() }, &["1"]),
+        (
+            AuditFilter {
+                session: Some(SessionKey::new("of mail")),
+                agent: agent("mail"),
+                principal: caller("ann"),
+                action: action("turn.accepted"),
+                limit: 1,
+                ..all()
+            },
+            &["4"],
+        ),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(listed(stores, &filter).await, expected, "{filter:?}");
+        let count = stores.audit.count(&tenant(), &filter).await.expect("a count");
+        assert_eq!(count, expected.len() as u64, "{filter:?}");
+    }
 }
 
 pub(crate) async fn each_transcript_has_a_chain_of_its_own(stores: &Stores) {
@@ -140,7 +198,7 @@ pub(crate) async fn rows_before_a_time_are_pruned(stores: &Stores) {
     run(stores, &elsewhere, 10).await;
     assert_eq!(stores.audit.prune(&tenant(), at(10)).await.expect("a count"), 0);
     assert_eq!(stores.audit.prune(&tenant(), at(30)).await.expect("a count"), 2);
-    assert_eq!(listed(stores, &all()).await, ["3", "4", "5"]);
+    assert_eq!(listed(stores, &all()).await, ["5", "4", "3"]);
     assert_eq!(verify(stores).await, intact(3));
     let theirs = stores.audit.list(&TenantId::new("other"), &all()).await.expect("the audit trail");
     assert_eq!(theirs.len(), 1);

@@ -40,6 +40,9 @@ const CONFIG: &str = r#"{
     ],
 }"#;
 
+/// Where the proxy is that some of them stand behind.
+const PROXY: &str = "10.0.0.1";
+
 /// The secret of every token that a test makes.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -116,6 +119,14 @@ impl TestApp {
     /// With other settings.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         Self::build(change, tools_on_folders(), in_memory(), |runner| Arc::new(runner))
+    }
+
+    /// Behind a trusted proxy that ends TLS.
+    pub fn behind_a_proxy() -> Self {
+        Self::with(|config| {
+            config.gateway.trusted_proxies =
+                vec![PROXY.parse::<std::net::IpAddr>().expect("an address").into()];
+        })
     }
 
     /// Over other stores than memory.
@@ -262,6 +273,12 @@ impl Ask<'_> {
     pub fn from(mut self, peer: &str) -> Self {
         self.peer = SocketAddr::new(peer.parse().expect("an address"), 40_000);
         self
+    }
+
+    /// Asks from this address, through the proxy of [`TestApp::behind_a_proxy`].
+    #[must_use]
+    pub fn through_the_proxy(self, caller: &str) -> Self {
+        self.from(PROXY).header("x-forwarded-for", caller).header("x-forwarded-proto", "https")
     }
 
     /// Sends it without a body.

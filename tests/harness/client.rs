@@ -53,6 +53,12 @@ impl Client {
         Self::over(http, url, token)
     }
 
+    /// A client that uses one connection for all of its requests, one after the other.
+    pub fn on_one_connection(url: &str, token: &str) -> Self {
+        let http = reqwest::Client::builder().pool_max_idle_per_host(1).no_proxy().build().expect("a client");
+        Self::over(http, url, token)
+    }
+
     /// A client that shares its connections with others.
     pub fn over(http: reqwest::Client, url: &str, token: &str) -> Self {
         Self { http, url: url.to_owned(), token: token.to_owned() }

@@ -181,6 +181,7 @@ fn config(vendor: &str, workspace: &std::path::Path) -> Config {
     Config {
         gateway: GatewayConfig::default(),
         agents: vec![agent],
+        default_agent: 0,
         providers: BTreeMap::from([("vendor".into(), provider)]),
         turns: TurnConfig::default(),
         hooks: HooksConfig::default(),

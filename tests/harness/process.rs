@@ -50,7 +50,8 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command on this site's data with its settings, both named by the environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.prepared(&self.program);
         command.args(arguments);
         command
@@ -70,8 +71,7 @@ impl Site {
 
     /// Runs a command of the operator to its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
-        let running = self.command(arguments).output();
-        timeout(LIMIT, running).await.expect("a command that ends").expect("a command that starts")
+        output(&mut self.command(arguments)).await
     }
 
     /// Runs a command of the operator that must succeed, and reads the JSON it prints.
@@ -88,6 +88,7 @@ impl Site {
         let arguments = [
             "token",
             "create",
+            "--init",
             "--name",
             "test",
             "--scopes",
@@ -127,9 +128,14 @@ impl Site {
     /// Starts the program, with these environment variables.
     pub fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(environment.iter().copied());
         Process::start(command)
     }
+}
+
+/// Runs a command to its end.
+pub async fn output(command: &mut Command) -> Output {
+    timeout(LIMIT, command.output()).await.expect("a command that ends").expect("a command that starts")
 }
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -157,7 +163,12 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command) -> Self {
+    /// Starts any program whose output is read; it has to be killed on drop.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process that starts");
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         let (said, lines) = watch::channel(Vec::new());
@@ -213,6 +224,11 @@ impl Process {
         self.line_from(&mut 0, fits).await
     }
 
+    /// Its id, as the system shows it.
+    pub fn id(&self) -> i32 {
+        self.id.map_or(0, rustix::process::Pid::as_raw_pid)
+    }
+
     /// Waits until it serves, and returns its base URL; `None` when it died before.
     pub async fn url(&self) -> Option<String> {
         const SERVES: &str = "listening on ";
@@ -226,6 +242,15 @@ impl Process {
             // It may have ended this very moment.
             let _ = rustix::process::kill_process(id, signal);
         }
+    }
+
+    /// The most memory that it has held so far, in bytes. Source: `VmHWM` of Linux' `/proc`.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.id.expect("a process that started").as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process at work");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes");
+        kilobytes * 1024
     }
 
     /// Waits for its end.

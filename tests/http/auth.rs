@@ -23,25 +23,44 @@ async fn lock_out(app: &TestApp, path: &str, peer: &str, attempts: usize) -> Ans
     app.post(path, "reef_x_wrong").from(peer).send().await
 }
 
-/// A site behind a proxy at 10.0.0.1 that ends TLS.
-fn behind_a_proxy() -> TestApp {
-    TestApp::with(|config| {
-        config.gateway.trusted_proxies = vec!["10.0.0.1/32".parse().expect("a network")];
-        config.gateway.tls_in_front = true;
-    })
-}
-
 #[tokio::test]
 async fn a_request_without_a_valid_token_is_unauthorized() {
     let app = TestApp::new();
     let token = app.token("a", &[Scope::Chat]).await;
     let wrong_secret = token.replace("0123", "3210");
-    for credential in ["", "x", "reef_a_", "reef__x", "reef_nobody_0123456789abcdef", wrong_secret.as_str()] {
+    for credential in ["reef_nobody_0123456789abcdef", wrong_secret.as_str()] {
         let answer = app.get(MODELS, credential).send().await;
         assert_eq!((answer.status.as_u16(), answer.json()), (401, unauthorized()), "{credential:?}");
     }
-    let basic = app.get(MODELS, "").header("authorization", "Basic cmVlZjp4").send().await;
-    assert_eq!(basic.json(), unauthorized());
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_a_token_is_told_what_is_wrong_with_it() {
+    const NONE: &str =
+        "Unauthorized: no token was sent; send it as `Authorization: Bearer reef_<id>_<secret>`";
+    const NOT_BEARER: &str =
+        "Unauthorized: `Authorization` must be the word `Bearer`, a space, and the token";
+    const FOREIGN: &str = "Unauthorized: what was sent is no token of this gateway; they look like \
+                           `reef_<id>_<secret>`, and `reef token create` makes one";
+    let app = TestApp::new();
+    let token = app.token("a", &[Scope::Chat]).await;
+    for (name, value, message) in [
+        ("accept", "*/*", NONE),
+        ("authorization", "", NONE),
+        ("x-api-key", " ", NONE),
+        ("authorization", token.as_str(), NOT_BEARER),
+        ("authorization", "Basic cmVlZjp4", NOT_BEARER),
+        ("authorization", "Bearer", NOT_BEARER),
+        ("authorization", "Bearer sk-proj-abc", FOREIGN),
+        ("authorization", "Bearer reef_a_", FOREIGN),
+        ("authorization", "Bearer reef__x", FOREIGN),
+        ("x-api-key", "x", FOREIGN),
+    ] {
+        let answer = app.get(MODELS, "").header(name, value).send().await;
+        let mut expected = unauthorized();
+        expected["error"]["message"] = json!(message);
+        assert_eq!((answer.status.as_u16(), answer.json()), (401, expected), "{name}: {value}");
+    }
 }
 
 #[tokio::test]
@@ -78,15 +97,14 @@ async fn a_revoked_token_ends_within_a_second() {
 
 #[tokio::test]
 async fn a_token_is_taken_from_its_own_networks_only() {
-    let app = behind_a_proxy();
+    let app = TestApp::behind_a_proxy();
     let nets = vec!["192.0.2.0/24".parse().expect("a network")];
     let token = app.token_with("a", &[Scope::Chat], |token| token.cidrs = Some(nets)).await;
-    let from = async |peer: &str| app.get(MODELS, &token).from(peer).send().await;
+    let from = async |caller: &str| app.get(MODELS, &token).through_the_proxy(caller).send().await;
     assert_eq!(from("192.0.2.7").await.status, 200);
     assert_eq!(from("198.51.100.7").await.code(), (403, "forbidden".to_owned()));
-    let forwarded =
-        app.get(MODELS, &token).from("10.0.0.1").header("x-forwarded-for", "192.0.2.7").send().await;
-    assert_eq!(forwarded.status, 200);
+    // This host needs no proxy, and is not among those networks either.
+    assert_eq!(app.get(MODELS, &token).send().await.code(), (403, "forbidden".to_owned()));
 }
 
 #[tokio::test]
@@ -134,9 +152,9 @@ async fn every_route_names_the_scope_that_is_missing() {
 
 /// Asks a site from another host, with a token for chat.
 async fn behind_a_proxy_with(_token: &str, path: &str) -> Answer {
-    let app = behind_a_proxy();
+    let app = TestApp::behind_a_proxy();
     let token = app.token("b", &[Scope::Chat]).await;
-    app.get(path, &token).from("192.0.2.7").send().await
+    app.get(path, &token).through_the_proxy("192.0.2.7").send().await
 }
 
 #[tokio::test]
@@ -185,14 +203,14 @@ async fn a_tokens_own_limit_goes_before_the_installations() {
 
 #[tokio::test]
 async fn an_address_with_ten_wrong_tokens_is_locked_out_even_with_a_right_one() {
-    let app = behind_a_proxy();
+    let app = TestApp::behind_a_proxy();
     let token = app.token("a", &[Scope::Chat]).await;
     let answer = lock_out(&app, MODELS, "192.0.2.7", 0).await;
     assert_eq!(answer.status, 405, "the method is looked at first");
     for _ in 0..10 {
-        assert_eq!(app.get(MODELS, "reef_x_wrong").from("192.0.2.7").send().await.status, 401);
+        assert_eq!(app.get(MODELS, "reef_x_wrong").through_the_proxy("192.0.2.7").send().await.status, 401);
     }
-    let locked = app.get(MODELS, &token).from("192.0.2.7").send().await;
+    let locked = app.get(MODELS, &token).through_the_proxy("192.0.2.7").send().await;
     assert_eq!(locked.status, 429);
     assert_eq!(
         locked.json()["error"],
@@ -202,9 +220,9 @@ async fn an_address_with_ten_wrong_tokens_is_locked_out_even_with_a_right_one() 
         })
     );
     assert_eq!(locked.header("retry-after"), "300");
-    assert_eq!(app.get(MODELS, &token).from("192.0.2.8").send().await.status, 200);
+    assert_eq!(app.get(MODELS, &token).through_the_proxy("192.0.2.8").send().await.status, 200);
     app.clock.advance(Duration::from_secs(300));
-    assert_eq!(app.get(MODELS, &token).from("192.0.2.7").send().await.status, 200);
+    assert_eq!(app.get(MODELS, &token).through_the_proxy("192.0.2.7").send().await.status, 200);
 }
 
 #[tokio::test]
@@ -222,13 +240,37 @@ async fn a_token_over_plain_http_from_another_host_is_refused() {
     let token = app.token("a", &[Scope::Chat]).await;
     let answer = app.get(MODELS, &token).from("192.0.2.7").send().await;
     assert_eq!(answer.code(), (403, "tls_required".to_owned()));
+    let said = answer.json()["error"]["message"].to_string();
+    assert!(said.contains("`gateway.trustedProxies`"), "{said}");
     let anonymous = app.get(MODELS, "").from("192.0.2.7").send().await;
     assert_eq!(anonymous.code(), (401, "unauthenticated".to_owned()));
 }
 
 #[tokio::test]
+async fn tls_in_front_is_believed_of_trusted_proxies_only() {
+    let app = TestApp::with(|config| {
+        config.gateway.trusted_proxies = vec!["10.0.0.1/32".parse().expect("a network")];
+        config.gateway.tls_in_front = true;
+    });
+    let token = app.token("a", &[Scope::Chat]).await;
+    let ask = |peer: &str| app.get(MODELS, &token).from(peer);
+    for (answer, status) in [
+        (ask("192.0.2.7").send().await, 403),
+        (ask("192.0.2.7").header("x-forwarded-proto", "https").send().await, 403),
+        (ask("10.0.0.1").send().await, 200),
+        (ask("10.0.0.1").header("x-forwarded-proto", "http").send().await, 403),
+        (ask("127.0.0.1").send().await, 200),
+    ] {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status == 403 {
+            assert_eq!(answer.code().1, "tls_required");
+        }
+    }
+}
+
+#[tokio::test]
 async fn forwarded_addresses_are_believed_of_trusted_proxies_only() {
-    let app = behind_a_proxy();
+    let app = TestApp::behind_a_proxy();
     let token = app.token("a", &[Scope::Chat]).await;
     for (peer, header) in [("192.0.2.7", "x-forwarded-for"), ("127.0.0.1", "x-real-ip"), ("::1", "forwarded")]
     {
@@ -242,10 +284,10 @@ async fn forwarded_addresses_are_believed_of_trusted_proxies_only() {
 
 #[tokio::test]
 async fn failures_count_against_the_caller_behind_the_proxy_not_the_proxy() {
-    let app = behind_a_proxy();
+    let app = TestApp::behind_a_proxy();
     let token = app.token("a", &[Scope::Chat]).await;
     let through = |token: &str, caller: &str| {
-        let ask = app.get(MODELS, token).from("10.0.0.1").header("x-forwarded-for", caller);
+        let ask = app.get(MODELS, token).through_the_proxy(caller);
         async move { ask.send().await }
     };
     for _ in 0..10 {

@@ -37,34 +37,74 @@ async fn every_answer_carries_the_security_headers_errors_and_streams_included()
 #[tokio::test]
 async fn hsts_is_sent_where_tls_ends_in_front_unless_the_settings_say_otherwise() {
     let own = || Hsts::Always("max-age=1".to_owned());
-    for (tls_in_front, hsts, sent) in [
-        (true, Hsts::WithTls, "max-age=63072000"),
-        (true, Hsts::Never, ""),
-        (true, own(), "max-age=1"),
-        (false, Hsts::WithTls, ""),
-        (false, own(), "max-age=1"),
+    for (tls_in_front, proxies, hsts, sent) in [
+        (true, "", Hsts::WithTls, "max-age=63072000"),
+        (false, "10.0.0.1/32", Hsts::WithTls, "max-age=63072000"),
+        (true, "", Hsts::Never, ""),
+        (false, "10.0.0.1/32", Hsts::Never, ""),
+        (true, "", own(), "max-age=1"),
+        (false, "", Hsts::WithTls, ""),
+        (false, "", own(), "max-age=1"),
     ] {
         let app = TestApp::with(|config| {
             config.gateway.tls_in_front = tls_in_front;
+            config.gateway.trusted_proxies = proxies.parse().into_iter().collect();
             config.gateway.hsts = hsts.clone();
         });
         let answer = app.get("/nothing", "").send().await;
-        assert_eq!(answer.header("strict-transport-security"), sent, "{tls_in_front} {hsts:?}");
+        assert_eq!(answer.header("strict-transport-security"), sent, "{tls_in_front} {proxies} {hsts:?}");
     }
 }
 
 #[tokio::test]
-async fn an_unknown_path_and_a_wrong_method_answer_in_plain_text() {
+async fn an_unknown_path_and_a_wrong_method_are_errors_that_say_where_the_api_is() {
     let app = TestApp::new();
-    let unknown = app.get("/v1/nothing", "").send().await;
-    assert_eq!((unknown.status.as_u16(), unknown.text()), (404, "Not Found"));
-    assert!(unknown.header("content-type").starts_with("text/plain"));
+    let long = format!("/{}", "x".repeat(5000));
+    for (path, hint) in [
+        ("/chat/completions", "give your client a base URL that ends in /v1"),
+        ("/responses", "give your client a base URL that ends in /v1"),
+        ("/models/openclaw", "give your client a base URL that ends in /v1"),
+        ("/v1/v1/chat/completions", "It holds /v1 twice"),
+        ("/v1/chat/completion", "/openapi.json lists every path"),
+        ("/v1", "/openapi.json lists every path"),
+        ("/nothing", "/openapi.json lists every path"),
+        (&long, "/openapi.json lists every path"),
+    ] {
+        let unknown = app.get(path, "").send().await;
+        assert_eq!(unknown.code(), (404, "not_found".to_owned()), "{path}");
+        assert_eq!(unknown.json()["error"]["type"], "not_found");
+        let said = unknown.json()["error"]["message"].to_string();
+        let beginning: String = path.chars().take(50).collect();
+        assert!(said.contains(hint) && said.contains(&format!("GET {beginning}")), "{path}: {said}");
+        assert!(said.len() < 300, "{said}");
+    }
     let wrong = app.get("/v1/chat/completions", "").send().await;
+    assert_eq!((wrong.code(), wrong.header("allow")), ((405, "method_not_allowed".to_owned()), "POST"));
+    let error = json!({
+        "message": "/v1/chat/completions does not take the method GET; the header `Allow` says which it takes.",
+        "type": "invalid_request_error", "code": "method_not_allowed", "param": null,
+    });
+    assert_eq!(wrong.json(), json!({"error": error}));
+}
+
+#[tokio::test]
+async fn the_bare_address_says_what_runs_here_and_where_everything_is() {
+    let app = TestApp::new();
+    let program = app.get("/", "").send().await;
+    assert_eq!(program.status, 200);
+    let told = program.json();
     assert_eq!(
-        (wrong.status.as_u16(), wrong.text(), wrong.header("allow")),
-        (405, "Method Not Allowed", "POST")
+        (&told["name"], &told["status"], &told["api"]),
+        (&json!("Reef"), &json!("running"), &json!("/v1"))
     );
-    assert!(wrong.header("content-type").starts_with("text/plain"));
+    for path in ["openapi", "health", "ready"] {
+        let path = told[path].as_str().expect("a path");
+        assert_eq!(app.get(path, "").send().await.status, 200, "{path}");
+    }
+    let browser = app.get("/", "").header("accept", "text/html,application/xhtml+xml,*/*;q=0.8").send().await;
+    assert_eq!((browser.status.as_u16(), browser.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert!(browser.text().contains("ends in <code>/v1</code>"), "{}", browser.text());
+    assert_security_headers(&browser, "the page");
 }
 
 #[tokio::test]

@@ -40,14 +40,14 @@ async fn a_draining_process_is_alive_but_not_ready() {
 
 #[tokio::test]
 async fn a_stranger_is_told_no_details_of_readiness() {
-    let app = TestApp::with(|config| config.gateway.tls_in_front = true);
+    let app = TestApp::behind_a_proxy();
     let chat = app.token("a", &[Scope::Chat]).await;
     let metrics = app.token("b", &[Scope::Metrics]).await;
     for token in ["", "reef_x_y", &chat] {
-        let answer = app.get("/readyz", token).from("192.0.2.7").send().await;
+        let answer = app.get("/readyz", token).through_the_proxy("192.0.2.7").send().await;
         assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"ready": true})), "{token}");
     }
-    let told = app.get("/readyz", &metrics).from("192.0.2.7").send().await;
+    let told = app.get("/readyz", &metrics).through_the_proxy("192.0.2.7").send().await;
     assert_eq!(told.json(), json!({"ready": true, "failing": [], "uptimeMs": 0}));
 }
 
@@ -94,11 +94,11 @@ async fn metrics_count_requests_and_runs_under_the_names_that_dashboards_know() 
 
 #[tokio::test]
 async fn metrics_are_for_this_host_and_the_scope_metrics() {
-    let app = TestApp::with(|config| config.gateway.tls_in_front = true);
+    let app = TestApp::behind_a_proxy();
     let token = app.token("a", &[Scope::Metrics]).await;
     let other = app.token("b", &[Scope::Chat]).await;
     let from = |token: &str| {
-        let ask = app.get("/metrics", token).from("192.0.2.7");
+        let ask = app.get("/metrics", token).through_the_proxy("192.0.2.7");
         async move { ask.send().await }
     };
     assert_eq!(from("").await.code(), (401, "unauthenticated".to_owned()));

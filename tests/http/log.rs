@@ -2,6 +2,7 @@
 
 use harness::app::TestApp;
 use serde_json::{Value, json};
+use shared::clock::Clock;
 use shared::principal::Scope;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -121,4 +122,39 @@ async fn no_log_line_holds_a_secret_or_what_was_said() {
     for hidden in [secret, said] {
         assert!(!text.contains(hidden), "{hidden} is in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn the_log_says_why_a_credential_was_refused_and_which_token_it_named() {
+    let (lines, _guard) = listen();
+    let app = TestApp::new();
+    let good = app.token("good", &[Scope::Chat]).await;
+    let now = app.clock.now();
+    let revoked = app.token_with("revoked", &[Scope::Chat], |token| token.revoked_at = Some(now)).await;
+    let expired = app.token_with("expired", &[Scope::Chat], |token| token.expires_at = Some(now)).await;
+    let wrong_secret = good.replace("0123", "3210");
+    let misplaced = "reef_0123456789abcdef0123456789abcdef_x";
+    for credential in
+        [&good, &revoked, &expired, &wrong_secret, "reef_nobody_0123", misplaced, "sk-proj-abc", ""]
+    {
+        app.get("/v1/models", credential).send().await;
+    }
+    app.get("/v1/models", "").header("authorization", &good).send().await;
+    let refused = lines.of("operation");
+    let refused: Vec<_> = refused.iter().filter(|line| line["message"] == "a wrong credential").collect();
+    assert!(refused.iter().all(|line| line["peer"] == "127.0.0.1"), "{refused:?}");
+    let told: Vec<_> = refused.iter().map(|line| (line["reason"].as_str(), line["token"].as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (Some("revoked"), Some("revoked")),
+            (Some("expired"), Some("expired")),
+            (Some("wrong_secret"), Some("good")),
+            (Some("unknown"), Some("nobody")),
+            (Some("unknown"), None),
+            (Some("malformed"), None),
+            (Some("not_bearer"), None),
+        ]
+    );
+    assert!(!lines.text().contains("0123456789abcdef"), "no secret, wherever it stood");
 }

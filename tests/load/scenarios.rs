@@ -104,8 +104,8 @@ pub(crate) async fn run(
         starts(&mut report, &product, counts).await?;
     }
 
-    let token = product.token("data").await?;
     let (process, _) = product.serve("data").await?;
+    let token = product.token("data").await?;
     let file = folder.join("floor.sqlite");
     let address = model.address.to_string();
     let floor = Process::part(&["floor", "--model", &address, "--file", &file.to_string_lossy()]).await?;
@@ -299,8 +299,8 @@ impl Block {
 async fn waiting(report: &mut Report, reef: &Path, folder: &Path, counts: &Counts) -> Result<()> {
     let slow = Process::part(&["model", "--pause", &counts.slow.to_string(), "--text", "Done."]).await?;
     let product = Reef::new(reef, folder, slow.address)?;
-    let token = product.token("data").await?;
     let (process, _) = product.serve("data").await?;
+    let token = product.token("data").await?;
     let target = Target::reef(process.address, token);
     let load = Load { turns: counts.waiting, at_once: counts.waiting, stream: true, sessions: Sessions::New };
     let all_wait = async {

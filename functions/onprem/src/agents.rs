@@ -6,11 +6,12 @@ use crate::output::{self, OutputArgs};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use shared::agent::Agent;
+use shared::agent::workspace::found;
 
 /// `reef agents …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentsCommand {
-    /// List the agents of the settings; the first one answers requests that name none
+    /// List the agents of the settings, with the instructions that are in their workspaces
     List {
         #[command(flatten)]
         output: OutputArgs,
@@ -20,7 +21,11 @@ pub(crate) enum AgentsCommand {
 pub(crate) fn run(command: &AgentsCommand, host: &HostArgs) -> Result<(), Fault> {
     let AgentsCommand::List { output } = command;
     let config = host.agents()?;
+    // What lies in the layer on AWS cannot be seen from here.
+    let instructions = |agent: &Agent| host.aws.is_none().then(|| found(&agent.workspace));
+    let is_default = |agent: &Agent| agent.id == config.default_agent().id;
     if output.json {
+        let shown = |agent: &Agent| shown(agent, is_default(agent), instructions(agent));
         output::json(&config.agents.iter().map(shown).collect())?;
         return Ok(());
     }
@@ -34,17 +39,24 @@ pub(crate) fn run(command: &AgentsCommand, host: &HostArgs) -> Result<(), Fault>
             models,
             agent.tools.join(" "),
             agent.time_zone.clone(),
+            if is_default(agent) { "yes" } else { "" }.to_owned(),
+            match instructions(agent) {
+                None => "-".to_owned(),
+                Some(files) if files.is_empty() => "none".to_owned(),
+                Some(files) => files.join(" "),
+            },
             workspace,
         ]
     });
-    let header = ["ID", "NAME", "MODEL", "TOOLS", "TIME ZONE", "WORKSPACE"];
+    let header = ["ID", "NAME", "MODEL", "TOOLS", "TIME ZONE", "DEFAULT", "INSTRUCTIONS", "WORKSPACE"];
     output::table(header, rows.collect(), "no agents")?;
     Ok(())
 }
 
-fn shown(agent: &Agent) -> Value {
+fn shown(agent: &Agent, is_default: bool, instructions: Option<Vec<&str>>) -> Value {
     json!({
         "id": agent.id,
+        "default": is_default,
         "name": agent.name,
         "description": agent.description,
         "model": agent.model,
@@ -52,5 +64,6 @@ fn shown(agent: &Agent) -> Value {
         "tools": agent.tools,
         "time_zone": agent.time_zone,
         "workspace": agent.workspace,
+        "instructions": instructions,
     })
 }

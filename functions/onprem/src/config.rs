@@ -2,8 +2,10 @@
 
 use crate::examples;
 use crate::fault::Fault;
-use crate::host::{self, HostArgs, Purpose};
+use crate::folder;
+use crate::host::{self, HostArgs, Purpose, Settings};
 use crate::output::{self, OutputArgs};
+use crate::workspaces;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum ConfigCommand {
     /// Check settings and tell every problem with its path
     Check {
-        /// The file; default: the one that --config or REEF_CONFIG names
+        /// The file; default: the one that --config or REEF_CONFIG names, else the one that the data is served with
         file: Option<PathBuf>,
         #[command(flatten)]
         output: OutputArgs,
@@ -27,16 +29,28 @@ pub(crate) enum ConfigCommand {
 pub(crate) fn run(command: ConfigCommand, host: &HostArgs) -> Result<(), Fault> {
     match command {
         ConfigCommand::Check { file, output } => check(file.as_deref(), output, host),
-        ConfigCommand::Show => Ok(output::json(&host.config(Purpose::Look)?.show())?),
+        ConfigCommand::Show => Ok(output::json(&host.told_config(Purpose::Look)?.show())?),
         ConfigCommand::Schema => Ok(output::json(&shared::config::json_schema())?),
     }
 }
 
 fn check(file: Option<&Path>, output: OutputArgs, host: &HostArgs) -> Result<(), Fault> {
-    let (name, loaded) = match file.or(host.config.as_deref()) {
-        Some(file) => (file.display().to_string(), host::load(file, host.demo, Purpose::Run)?),
-        None => ("the built-in example agents".to_owned(), Ok(examples::config(&host.data)?)),
+    let settings = match file {
+        Some(file) => Settings::Named { file: file.to_path_buf(), demo: host.demo },
+        None => host.told_settings()?,
     };
+    let (name, mut loaded) = match &settings {
+        Settings::Named { file, demo } | Settings::Noted { file, demo } => {
+            (file.display().to_string(), host::load(file, *demo, Purpose::Run)?)
+        }
+        Settings::Examples => ("the built-in example agents".to_owned(), Ok(examples::config(&host.data)?)),
+    };
+    if let (Ok(config), Settings::Named { file, .. } | Settings::Noted { file, .. }) =
+        (&mut loaded, &settings)
+    {
+        let of_workspaces = workspaces::warnings(config, &folder::absolute(file));
+        config.warnings.extend(of_workspaces);
+    }
     if output.json {
         let (warnings, problems) = match &loaded {
             Ok(config) => (config.warnings.as_slice(), &[][..]),

@@ -16,17 +16,22 @@ pub(crate) struct Data {
 impl Data {
     /// Data that must be there: a command that only looks makes nothing.
     pub(crate) async fn existing(host: &HostArgs) -> Result<Self, Fault> {
-        match environment(host) {
+        match &host.aws {
             Some(environment) => on_aws(environment).await,
-            None => Ok(Self::of_site(site::existing_store(&host.data)?)),
+            None => Ok(Self::of_site(site::existing_store(&host.data, "")?)),
         }
     }
 
-    /// As [`Data::existing`], but a site's folder is made if it is not there.
-    pub(crate) async fn made(host: &HostArgs) -> Result<Self, Fault> {
-        match environment(host) {
+    /// As [`Data::existing`]; a site's folder is made if it is not there and `init` says so.
+    pub(crate) async fn existing_or_new(host: &HostArgs, init: bool) -> Result<Self, Fault> {
+        match &host.aws {
             Some(environment) => on_aws(environment).await,
-            None => Ok(Self::of_site(site::store(&host.data)?)),
+            None if init => Ok(Self::of_site(site::store(&host.data)?)),
+            None => {
+                let instead =
+                    ", or make a new one with --init; `reef serve` makes one, too, with a first token";
+                Ok(Self::of_site(site::existing_store(&host.data, instead)?))
+            }
         }
     }
 
@@ -44,11 +49,6 @@ impl Data {
 }
 
 #[cfg(feature = "aws")]
-fn environment(host: &HostArgs) -> Option<&str> {
-    host.aws.as_deref()
-}
-
-#[cfg(feature = "aws")]
 async fn on_aws(environment: &str) -> Result<Data, Fault> {
     let stores = shared::cloud::operator::connect(environment).await;
     let stores = stores.map_err(|problem| {
@@ -57,13 +57,8 @@ async fn on_aws(environment: &str) -> Result<Data, Fault> {
     Ok(Data { stores, site: None })
 }
 
-#[cfg(not(feature = "aws"))]
-const fn environment(_host: &HostArgs) -> Option<&str> {
-    None
-}
-
-/// Never asked for: without the feature there is no option that names an environment.
+/// Never asked for: the option is refused before any command.
 #[cfg(not(feature = "aws"))]
 async fn on_aws(_environment: &str) -> Result<Data, Fault> {
-    Err(Fault::new("this program was built without AWS"))
+    Err(crate::host::without_aws("--aws"))
 }

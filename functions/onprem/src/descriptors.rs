@@ -6,10 +6,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Enough for some thousand waiting turns.
 const ENOUGH: u64 = 1 << 14;
 
-/// Raises the soft limit towards the hard one. Returns the limit that holds now; `None` for no limit.
-pub(crate) fn raise() -> Option<u64> {
+/// Raises the soft limit towards the hard one, to [`ENOUGH`] or to `needed` if that is more. Returns the limit that holds
+/// now; `None` for no limit.
+pub(crate) fn raise(needed: u64) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
+    let enough = needed.max(ENOUGH);
+    let wanted = maximum.map_or(enough, |maximum| maximum.min(enough));
     if current.is_none_or(|current| current >= wanted) {
         return current;
     }

@@ -1,7 +1,7 @@
 //! The guide's four agents, carried in the binary: served on the demo model when no settings are named.
 
 use crate::fault::Fault;
-use crate::host;
+use crate::{folder as data_folder, host};
 use jiff::tz::TimeZone;
 use shared::config::Config;
 use std::path::{Path, PathBuf};
@@ -56,8 +56,7 @@ pub(crate) fn write_workspaces(data: &Path) -> Result<(), Fault> {
                 .parent()
                 .map_or(Ok(()), std::fs::create_dir_all)
                 .and_then(|()| std::fs::write(&file, text));
-            written
-                .map_err(|error| Fault::because(&format!("{} cannot be written", file.display()), &error))?;
+            written.map_err(|error| data_folder::unusable(data, &error))?;
         }
     }
     Ok(())

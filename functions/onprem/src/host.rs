@@ -2,6 +2,8 @@
 
 use crate::examples;
 use crate::fault::Fault;
+use crate::folder;
+use crate::note::Note;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use jiff::tz::TimeZone;
@@ -17,10 +19,11 @@ pub(crate) struct HostArgs {
     pub(crate) data: PathBuf,
     /// Work on this environment on AWS, e.g. dev, instead of a folder (token, agents, sessions, jobs, audit, region); region
     /// and credentials are those of the AWS tools, agents those of the settings that --config names
-    #[cfg(feature = "aws")]
+    #[cfg_attr(not(feature = "aws"), arg(hide = true))]
     #[arg(long, global = true, env = "REEF_AWS", value_name = "ENVIRONMENT")]
     pub(crate) aws: Option<String>,
-    /// Settings (JSON5); without them four example agents on the demo model
+    /// Settings (JSON5); without them those that the server on the data has noted, on new data four example agents on
+    /// the demo model
     #[arg(long, global = true, env = "REEF_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Put every agent on the demo model, which only echoes
@@ -49,32 +52,128 @@ pub(crate) enum Purpose {
     Look,
 }
 
+/// Which settings are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Settings {
+    /// Those of a file that the command line or the environment names.
+    Named { file: PathBuf, demo: bool },
+    /// None are named: those with which the data is served.
+    Noted { file: PathBuf, demo: bool },
+    /// The built-in example agents.
+    Examples,
+}
+
+impl Settings {
+    /// Reads and checks them.
+    fn load(&self, data: &Path, purpose: Purpose) -> Result<Config, Fault> {
+        match self {
+            Self::Named { file, demo } | Self::Noted { file, demo } => load(file, *demo, purpose)?
+                .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems))),
+            Self::Examples => examples::config(data),
+        }
+    }
+
+    /// As the data folder notes them.
+    pub(crate) fn note(&self) -> Note {
+        match self {
+            Self::Named { file, demo } | Self::Noted { file, demo } => {
+                Note { settings: Some(folder::absolute(file)), demo: *demo }
+            }
+            Self::Examples => Note { settings: None, demo: false },
+        }
+    }
+}
+
+/// Refuses `--aws` and what is only for AWS: this program was built without it.
+#[cfg(not(feature = "aws"))]
+pub(crate) fn without_aws(what: &str) -> Fault {
+    Fault::new(format!(
+        "{what}: this program was built without AWS; build it with `cargo build --release -p reef --features aws`"
+    ))
+}
+
 impl HostArgs {
     /// Refuses `--aws` for a command that runs turns in this process.
     pub(crate) fn needs_a_site(&self, command: &str) -> Result<(), Fault> {
-        #[cfg(feature = "aws")]
         if self.aws.is_some() {
             return Err(Fault::new(format!(
                 "`reef {command}` runs agents on this machine; --aws and REEF_AWS are for token, agents, sessions, \
                  jobs, audit and region"
             )));
         }
-        let _ = command;
         Ok(())
+    }
+
+    /// Which settings are meant: those that are named, else those that the server on the data has noted.
+    pub(crate) fn settings(&self) -> Result<Settings, Fault> {
+        if let Some(file) = &self.config {
+            return Ok(Settings::Named { file: file.clone(), demo: self.demo });
+        }
+        if self.aws.is_some() {
+            return Ok(Settings::Examples);
+        }
+        let Some(Note { settings: Some(file), demo }) = Note::read(&self.data)? else {
+            return Ok(Settings::Examples);
+        };
+        if !file.exists() {
+            return Err(Fault::new(format!(
+                "the data in {} is served with the settings {}, which are not there any more; name the present ones with \
+                 --config or REEF_CONFIG",
+                folder::absolute(&self.data).display(),
+                file.display()
+            )));
+        }
+        Ok(Settings::Noted { file, demo: demo || self.demo })
+    }
+
+    /// As [`HostArgs::settings`], for a command whose answer depends on which agents there are: it says so on standard
+    /// error if they are not those that the caller named, or are not known to be the right ones.
+    pub(crate) fn told_settings(&self) -> Result<Settings, Fault> {
+        let settings = self.settings()?;
+        let data = folder::absolute(&self.data);
+        let note = match &settings {
+            Settings::Noted { file, .. } => Some(format!(
+                "no settings are named: taking those of the server on this data, {}",
+                file.display()
+            )),
+            Settings::Named { .. } => {
+                let known = Note::read(&self.data).ok().flatten().filter(|note| *note != settings.note());
+                known.map(|note| {
+                    format!("the data in {} is served with other settings: {}", data.display(), note.shown())
+                })
+            }
+            Settings::Examples => {
+                let is_strange = self.aws.is_none()
+                    && Note::read(&self.data)?.is_none()
+                    && folder::holds_data(&self.data)?;
+                is_strange.then(|| {
+                    format!(
+                        "no settings are named, and those of the server on {} are not known: taking the four example \
+                         agents; name a file with --config or REEF_CONFIG",
+                        data.display()
+                    )
+                })
+            }
+        };
+        if let Some(note) = note {
+            // If nobody can hear it, the command still does what it was asked.
+            let _ = writeln!(io::stderr().lock(), "reef: {note}");
+        }
+        Ok(settings)
     }
 
     /// The settings, checked.
     pub(crate) fn config(&self, purpose: Purpose) -> Result<Config, Fault> {
-        match &self.config {
-            Some(file) => load(file, self.demo, purpose)?
-                .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems))),
-            None => examples::config(&self.data),
-        }
+        self.settings()?.load(&self.data, purpose)
+    }
+
+    /// As [`HostArgs::config`], and says which ones they are where that is not plain: see [`HostArgs::told_settings`].
+    pub(crate) fn told_config(&self, purpose: Purpose) -> Result<Config, Fault> {
+        self.told_settings()?.load(&self.data, purpose)
     }
 
     /// The settings whose agents are meant. What was deployed to AWS cannot be asked there: whoever deployed has the file.
     pub(crate) fn agents(&self) -> Result<Config, Fault> {
-        #[cfg(feature = "aws")]
         if self.aws.is_some() {
             let Some(file) = &self.config else {
                 return Err(Fault::new(
@@ -86,7 +185,7 @@ impl HostArgs {
             return load_at(file, Path::new("/opt"), self.demo, Purpose::Look)?
                 .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems)));
         }
-        self.config(Purpose::Look)
+        self.told_config(Purpose::Look)
     }
 
     /// The time zone to show times in. Commands that need nothing else of the settings must work even while those are

@@ -23,7 +23,7 @@ pub(crate) enum JobsCommand {
         #[arg(long)]
         state: Option<State>,
         /// At most so many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = output::limit)]
         limit: usize,
         #[command(flatten)]
         output: OutputArgs,
@@ -73,14 +73,20 @@ pub(crate) fn run(command: JobsCommand, host: &HostArgs) -> Result<(), Fault> {
 
 async fn list(stores: &Stores, state: Option<JobState>, limit: usize, output: &Output) -> Result<(), Fault> {
     let tenant = TenantId::single();
-    let jobs = stores.jobs.list(&tenant, &JobFilter { id: None, state, limit }, SystemClock.now()).await?;
+    // One more than is shown tells whether there are more.
+    let asked = limit.saturating_add(1);
+    let filter = JobFilter { id: None, state, limit: asked };
+    let mut jobs = stores.jobs.list(&tenant, &filter, SystemClock.now()).await?;
+    let more_jobs = output::cut(&mut jobs, limit, "jobs");
     // A parked turn is nothing that a job's state says.
-    let parked = if state.is_none() { stores.index.parked(&tenant, limit).await? } else { Vec::new() };
+    let mut parked = if state.is_none() { stores.index.parked(&tenant, asked).await? } else { Vec::new() };
+    let more_parked = output::cut(&mut parked, limit, "parked turns");
     if output.json {
         let jobs: Vec<_> = jobs.iter().map(shown).collect();
         let parked: Vec<_> = parked.iter().map(shown_turn).collect();
         output::json(&json!({"jobs": jobs, "parked": parked}))?;
-        return Ok(());
+        output.more(more_jobs)?;
+        return Ok(output.more(more_parked)?);
     }
     let rows = jobs.iter().map(|job| {
         let Work::Turn(request) = &job.job.work;
@@ -96,6 +102,7 @@ async fn list(stores: &Stores, state: Option<JobState>, limit: usize, output: &O
     });
     let header = ["JOB", "STATE", "SESSION", "ATTEMPTS", "MADE", "NEXT", "REASON"];
     output::table(header, rows.collect(), "no jobs")?;
+    output.more(more_jobs)?;
     if !parked.is_empty() {
         output::line(
             "\nparked turns: whether the tool took effect is not known, so they are never run again by themselves",
@@ -110,6 +117,7 @@ async fn list(stores: &Stores, state: Option<JobState>, limit: usize, output: &O
             [turn.id.to_string(), turn.session.to_string(), output.maybe_time(turn.ended_at), call]
         });
         output::table(["TURN", "SESSION", "PARKED", "CALL"], rows.collect(), "")?;
+        output.more(more_parked)?;
     }
     Ok(())
 }

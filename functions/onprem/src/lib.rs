@@ -14,10 +14,12 @@ mod deploy;
 mod descriptors;
 mod examples;
 mod fault;
+mod folder;
 mod host;
 mod jobs;
 mod listen;
 mod logs;
+mod note;
 mod output;
 #[cfg(feature = "aws")]
 mod region;
@@ -25,6 +27,7 @@ mod serve;
 mod sessions;
 pub mod site;
 mod token;
+mod workspaces;
 
 use clap::{Parser, Subcommand};
 use fault::Fault;
@@ -78,6 +81,13 @@ enum Command {
     #[cfg(feature = "aws")]
     #[command(subcommand)]
     Region(region::RegionCommand),
+    /// Only with AWS: said instead of a guess at another command.
+    #[cfg(not(feature = "aws"))]
+    #[command(hide = true)]
+    Region {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _words: Vec<String>,
+    },
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -86,6 +96,10 @@ enum Command {
 /// identity for the product, fault points for the crash suite.
 pub fn main(wrap: Wrap) -> ExitCode {
     let Cli { host, command } = Cli::parse();
+    #[cfg(not(feature = "aws"))]
+    if host.aws.is_some() {
+        return host::without_aws("--aws and REEF_AWS").report();
+    }
     let done = match command {
         Command::Serve(args) => serve::run(&args, &host, wrap),
         Command::Chat(args) => chat::run(&args, &host, wrap),
@@ -98,6 +112,8 @@ pub fn main(wrap: Wrap) -> ExitCode {
         Command::Deploy(args) => deploy::run(&args),
         #[cfg(feature = "aws")]
         Command::Region(command) => region::run(command, &host),
+        #[cfg(not(feature = "aws"))]
+        Command::Region { .. } => Err(host::without_aws("reef region")),
         Command::Completions(args) => completions::run(&args),
     };
     done.map_or_else(Fault::report, |()| ExitCode::SUCCESS)

@@ -6,7 +6,7 @@
 use crate::fault::Fault;
 use crate::host;
 use shared::clock::{Clock, SystemClock};
-use shared::logs::{JsonLines, report_panics, rfc3339};
+use shared::logs::{JsonLines, LocalZone, report_panics};
 use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
 use tracing::Subscriber;
@@ -27,8 +27,9 @@ pub(crate) struct Logs {
     dropped: ErrorCounter,
 }
 
-/// Starts logging. `REEF_LOG` says what, e.g. `info,access=off` or `debug`; default `info`.
-pub(crate) fn start() -> Result<Logs, Fault> {
+/// Starts logging, with times in UTC and in this zone. `REEF_LOG` says what, e.g. `info,access=off` or `debug`; default
+/// `info`.
+pub(crate) fn start(zone: LocalZone) -> Result<Logs, Fault> {
     let wanted = host::variable("REEF_LOG").filter(|text| !text.trim().is_empty());
     let filter: Targets = wanted.as_deref().unwrap_or("info").parse().map_err(|error| {
         Fault::because("REEF_LOG is not understood; write e.g. info, debug or info,access=off", &error)
@@ -38,20 +39,22 @@ pub(crate) fn start() -> Result<Logs, Fault> {
     let dropped = writer.error_counter();
     let registry = tracing_subscriber::registry().with(filter);
     if io::stderr().is_terminal() {
-        registry.with(for_people(writer)).init();
+        registry.with(for_people(writer, zone)).init();
     } else {
-        let lines = tracing_subscriber::fmt::layer().event_format(JsonLines).fmt_fields(JsonFields::new());
+        let json = JsonLines::default();
+        json.set_zone(zone);
+        let lines = tracing_subscriber::fmt::layer().event_format(json).fmt_fields(JsonFields::new());
         registry.with(lines.with_writer(writer)).init();
     }
     report_panics();
     Ok(Logs { guard: Some(guard), dropped })
 }
 
-fn for_people<S>(writer: NonBlocking) -> impl tracing_subscriber::Layer<S>
+fn for_people<S>(writer: NonBlocking, zone: LocalZone) -> impl tracing_subscriber::Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    tracing_subscriber::fmt::layer().compact().with_timer(Utc).with_writer(writer)
+    tracing_subscriber::fmt::layer().compact().with_timer(BothTimes(zone)).with_writer(writer)
 }
 
 impl Drop for Logs {
@@ -67,10 +70,11 @@ impl Drop for Logs {
     }
 }
 
-struct Utc;
+/// UTC, and beside it the zone of the settings.
+struct BothTimes(LocalZone);
 
-impl FormatTime for Utc {
+impl FormatTime for BothTimes {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        writer.write_str(&rfc3339(SystemClock.now()).unwrap_or_default())
+        writer.write_str(&self.0.both(SystemClock.now()).unwrap_or_default())
     }
 }

@@ -48,10 +48,33 @@ impl Output {
         }
     }
 
+    /// Says what there is beyond what was shown: behind a table, beside JSON.
+    pub(crate) fn more(&self, note: Option<String>) -> io::Result<()> {
+        match note {
+            Some(note) if self.json => writeln!(io::stderr().lock(), "reef: {note}"),
+            Some(note) => line(&format!("\n{note}")),
+            None => Ok(()),
+        }
+    }
+
     /// A time that may be missing.
     pub(crate) fn maybe_time(&self, at: Option<Timestamp>) -> String {
         at.map_or_else(|| "-".to_owned(), |at| self.time(at))
     }
+}
+
+/// How many rows a command prints at most. None at all is nothing that anybody asks for: an empty table would look like
+/// empty data.
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
+    let wrong = || "write a whole number from 1 on, e.g. 100".to_owned();
+    text.trim().parse().ok().filter(|limit| *limit > 0).ok_or_else(wrong)
+}
+
+/// Cuts a list, for which one more than `limit` was asked, to what is shown; says so if there are more.
+pub(crate) fn cut<R>(rows: &mut Vec<R>, limit: usize, what: &str) -> Option<String> {
+    let is_more = rows.len() > limit;
+    rows.truncate(limit);
+    is_more.then(|| format!("there are more {what} than these {limit}; see --limit"))
 }
 
 fn instant(at: Timestamp) -> Option<jiff::Timestamp> {

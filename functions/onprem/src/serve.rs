@@ -3,14 +3,20 @@
 use crate::descriptors;
 use crate::examples;
 use crate::fault::Fault;
-use crate::host::{HostArgs, Purpose};
+use crate::folder;
+use crate::host::{HostArgs, Purpose, Settings};
+use crate::listen::{Places, Server};
+use crate::note::Note;
 use crate::site::{self, Site, Wrap};
-use crate::{listen, logs, output};
+use crate::{listen, logs, output, workspaces};
 use clap::Args;
 use shared::config::Config;
+use shared::logs::LocalZone;
 use shared::principal::NewToken;
 use shared::{http, worker};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,34 +35,32 @@ const STUCK: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; default: the settings' `gateway.bind` and `gateway.port`, else 127.0.0.1:18789
-    #[arg(long, env = "REEF_LISTEN", value_name = "ADDR:PORT")]
+    #[arg(long, env = "REEF_LISTEN", value_name = "ADDR:PORT", value_parser = listen::address)]
     listen: Option<SocketAddr>,
 }
 
 pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
     host.needs_a_site("serve")?;
+    let settings = host.settings()?;
     let mut config = host.config(Purpose::Run)?;
     if let Some(listen) = args.listen {
         config.gateway.listen = listen;
     }
-    if host.config.is_none() {
-        examples::write_workspaces(&host.data)?;
-    } else if host.demo {
-        config
-            .warnings
-            .push("--demo: every agent is on the demo model demo/echo, which only echoes".to_owned());
-    }
-    let logs = logs::start()?;
+    tell(&settings, host, &mut config)?;
+    let logs = logs::start(LocalZone::named(&config.time_zone))?;
     warn(&config);
-    if let Some(limit) = descriptors::raise().filter(|limit| *limit < MIN_DESCRIPTORS) {
+    let descriptors = descriptors::raise(Places::descriptors(config.gateway.max_connections));
+    let places = Places::new(&config.gateway, descriptors);
+    if let Some(limit) = descriptors.filter(|limit| *limit < MIN_DESCRIPTORS) {
         tracing::warn!(
             target: "operation",
-            "only {limit} file descriptors are allowed, enough for about {} waiting turns; raise `ulimit -n`",
-            limit / 2
+            "only {limit} file descriptors are allowed, enough for {} connections with a waiting turn each; raise \
+             `ulimit -n`",
+            places.most()
         );
     }
     let runtime = runtime()?;
-    let served = runtime.block_on(Box::pin(serve(host, config, wrap)));
+    let served = runtime.block_on(Box::pin(serve(host, &settings, config, places, wrap)));
     runtime.shutdown_timeout(STUCK);
     drop(logs);
     served
@@ -68,40 +72,123 @@ fn runtime() -> Result<runtime::Runtime, Fault> {
     built.map_err(|error| Fault::because("no threads can be started", &error))
 }
 
+/// Adds to the warnings what the operator should know of the choice of settings and of the agents' folders; unpacks the
+/// example agents if they are meant.
+fn tell(settings: &Settings, host: &HostArgs, config: &mut Config) -> Result<(), Fault> {
+    let (file, demo) = match settings {
+        Settings::Examples => return examples::write_workspaces(&host.data),
+        Settings::Named { file, demo } => (file, *demo),
+        Settings::Noted { file, demo } => {
+            config.warnings.push(format!(
+                "no settings are named: serving with those that the data was served with before, {}; name others with \
+                 --config or REEF_CONFIG",
+                file.display()
+            ));
+            (file, *demo)
+        }
+    };
+    if demo {
+        config
+            .warnings
+            .push("--demo: every agent is on the demo model demo/echo, which only echoes".to_owned());
+    }
+    let of_workspaces = workspaces::warnings(config, &folder::absolute(file));
+    config.warnings.extend(of_workspaces);
+    Ok(())
+}
+
+/// Leaves a note of the settings in the data folder, for the operator's commands, and warns if another server has left
+/// another one.
+fn leave_note(settings: &Settings, data: &Path) {
+    let note = settings.note();
+    if let Some(known) = Note::read(data).ok().flatten().filter(|known| *known != note) {
+        tracing::warn!(
+            target: "operation",
+            "the data in {} was served with other settings until now: {}; now it is with {}. If that server still runs, stop one \
+             of them: both go on with the same sessions and jobs, with different agents",
+            folder::absolute(data).display(),
+            known.shown(),
+            note.shown()
+        );
+    }
+    if let Err(error) = note.leave(data) {
+        let cause = error.to_string();
+        tracing::warn!(
+            target: "operation",
+            { cause },
+            "which settings are served cannot be noted in the data folder: give the operator's commands --config"
+        );
+    }
+}
+
+/// Says how many tokens there are: whoever has lost the first one learns how to make another.
+async fn tell_tokens(site: &Site) -> Result<(), Fault> {
+    let app = &site.app;
+    let now = app.clock.now();
+    let tokens = app.stores.tokens.list(&app.tenant).await?;
+    let live = tokens.iter().filter(|token| token.is_live(now)).count();
+    if live > 0 {
+        tracing::info!(target: "operation", { tokens = live }, "tokens that are live; `reef token create` makes another");
+    } else if !tokens.is_empty() {
+        tracing::warn!(
+            target: "operation",
+            "no token is live, so nobody can come in; `reef token create --name NAME --scopes admin` makes one"
+        );
+    }
+    Ok(())
+}
+
 /// Tells what the operator should know of the settings.
 fn warn(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!(target: "operation", "{warning}");
     }
     let gateway = &config.gateway;
-    if !gateway.listen.ip().is_loopback() && !gateway.tls_in_front {
+    // Of `tls: "inFront"` without such a proxy the settings warn themselves.
+    if !gateway.listen.ip().is_loopback() && gateway.trusted_proxies.is_empty() && !gateway.tls_in_front {
         tracing::warn!(
             target: "operation",
-            "listening on {} without TLS: tokens from other machines are refused; end TLS in a proxy in front and set \
-             gateway.tls to \"inFront\"",
+            "listening on {} without TLS: tokens from other machines are refused; end TLS in a proxy in front and put its \
+             address into gateway.trustedProxies",
             gateway.listen
         );
     }
 }
 
-async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault> {
+async fn serve(
+    host: &HostArgs,
+    settings: &Settings,
+    config: Config,
+    places: Places,
+    wrap: Wrap,
+) -> Result<(), Fault> {
     // Before anything is started: a signal that comes early is not lost.
     let mut signals = Signals::new().map_err(|error| Fault::because("signals cannot be received", &error))?;
     let address = config.gateway.listen;
     let drain = config.gateway.drain;
+    let write_timeout = config.gateway.write_timeout;
     let site = site::open(&host.data, config, wrap)?;
     let listener = listen::bind(address).map_err(|error| {
         Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error)
     })?;
     let bound = listener.local_addr()?;
+    leave_note(settings, &host.data);
+    tell_tokens(&site).await?;
     first_token(&site).await?;
 
     let stop = CancellationToken::new();
     let Site { app, tasks, .. } = &site;
     tasks.spawn(Box::pin(worker::sweep::run(app.clone(), tasks.clone(), stop.clone())));
     tasks.spawn(Box::pin(worker::run(app.clone(), tasks.clone(), stop.clone())));
-    let router = http::router(app.clone());
-    tasks.spawn(Box::pin(listen::accept(listener, router, tasks.clone(), stop.clone())));
+    let server = Server {
+        router: http::router(app.clone()),
+        metrics: app.metrics.clone(),
+        places: Arc::new(places),
+        write_timeout,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(Box::pin(server.accept(listener)));
     // Programs wait for this line. If nobody reads it, the server still serves.
     let _ = output::line(&format!("listening on http://{bound}"));
     tracing::info!(target: "operation", { listen = %bound, agents = app.config.agents.len(), time_zone = app.config.time_zone }, "started");

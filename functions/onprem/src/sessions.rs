@@ -27,7 +27,7 @@ pub(crate) enum SessionsCommand {
         #[arg(long)]
         user: Option<String>,
         /// At most so many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = output::limit)]
         limit: usize,
         #[command(flatten)]
         output: OutputArgs,
@@ -37,7 +37,7 @@ pub(crate) enum SessionsCommand {
         /// Its key, e.g. agent:email-manager:main
         key: String,
         /// At most so many messages
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_parser = output::limit)]
         limit: usize,
         #[command(flatten)]
         output: OutputArgs,
@@ -57,7 +57,7 @@ pub(crate) fn run(command: SessionsCommand, host: &HostArgs) -> Result<(), Fault
             SessionsCommand::List { agent, user, limit, output } => {
                 let agents = agent.map(|id| vec![AgentId::new(id)]);
                 let filter = SessionFilter { agents, user, updated_before: None, limit };
-                list(index, &filter, &Output::new(output, host)).await?;
+                list(index, filter, &Output::new(output, host)).await?;
             }
             SessionsCommand::Show { key, limit, output } => {
                 show(sessions, key, limit, &Output::new(output, host)).await?;
@@ -68,11 +68,15 @@ pub(crate) fn run(command: SessionsCommand, host: &HostArgs) -> Result<(), Fault
     })?
 }
 
-async fn list(store: &dyn SessionIndex, filter: &SessionFilter, output: &Output) -> Result<(), Fault> {
-    let sessions = store.list(&TenantId::single(), filter).await?;
+async fn list(store: &dyn SessionIndex, filter: SessionFilter, output: &Output) -> Result<(), Fault> {
+    let limit = filter.limit;
+    // One more than is shown tells whether there are more.
+    let filter = SessionFilter { limit: limit.saturating_add(1), ..filter };
+    let mut sessions = store.list(&TenantId::single(), &filter).await?;
+    let more = output::cut(&mut sessions, limit, "sessions");
     if output.json {
         output::json(&sessions.iter().map(shown).collect())?;
-        return Ok(());
+        return Ok(output.more(more)?);
     }
     let rows = sessions.iter().map(|session| {
         [
@@ -87,7 +91,7 @@ async fn list(store: &dyn SessionIndex, filter: &SessionFilter, output: &Output)
     });
     let header = ["KEY", "AGENT", "USER", "CHANNEL", "MESSAGES", "CHANGED", "STATE"];
     output::table(header, rows.collect(), "no sessions")?;
-    Ok(())
+    Ok(output.more(more)?)
 }
 
 async fn show(store: &dyn SessionStore, key: String, limit: usize, output: &Output) -> Result<(), Fault> {

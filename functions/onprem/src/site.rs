@@ -1,6 +1,7 @@
 //! Wires a site: settings, the store on disk, model vendors and tools become one [`App`] that runs turns.
 
 use crate::fault::Fault;
+use crate::folder;
 use shared::adapters::folder::FolderFiles;
 use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
@@ -42,19 +43,14 @@ pub(crate) struct Site {
 
 /// The store of a data directory, made if it is not there.
 pub(crate) fn store(data: &Path) -> Result<Sqlite, Fault> {
-    Sqlite::open(data)
-        .map_err(|error| Fault::because(&format!("the data in {} cannot be used", data.display()), &error))
+    Sqlite::open(data).map_err(|error| folder::unusable(data, &error))
 }
 
-/// The store of a data directory that must be there: a command that only looks makes nothing.
-pub(crate) fn existing_store(data: &Path) -> Result<Sqlite, Fault> {
-    if data.is_dir() {
-        return store(data);
-    }
-    let folder = data.display();
-    Err(Fault::new(format!(
-        "there is no data in {folder}; name the server's folder with --data or REEF_DATA"
-    )))
+/// The store of a data directory that must be there: a command that only looks makes nothing. `instead` is what else can
+/// be done if it is not.
+pub(crate) fn existing_store(data: &Path, instead: &str) -> Result<Sqlite, Fault> {
+    folder::needs_data(data, instead)?;
+    store(data)
 }
 
 /// Runs a command that waits for the store, on this thread.

@@ -56,15 +56,19 @@ pub(crate) struct CreateArgs {
     /// Its own rate limit, requests a second and burst; default: the settings'
     #[arg(long, value_parser = rate_limit, value_name = "RATE,BURST")]
     rate_limit: Option<Limit>,
+    /// Make a new data folder if there is none; without this a wrong --data is refused
+    #[arg(long)]
+    init: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(crate) fn run(command: TokenCommand, host: &HostArgs) -> Result<(), Fault> {
     site::block_on(async {
-        // A token may be made before the first start.
-        let data = match command {
-            TokenCommand::Create(_) => Data::made(host).await?,
+        let data = match &command {
+            // Before the first start a folder may be made, but only if that is meant: a token of a folder that nobody serves
+            // is good for nothing.
+            TokenCommand::Create(args) => Data::existing_or_new(host, args.init).await?,
             TokenCommand::List { .. } | TokenCommand::Revoke { .. } => Data::existing(host).await?,
         };
         let tokens = data.stores.tokens.as_ref();

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// The file without which an agent does not know what it is.
-const REQUIRED: &str = INSTRUCTION_FILES[0];
+pub const REQUIRED: &str = INSTRUCTION_FILES[0];
 
 /// Most characters of one file (OpenClaw's `bootstrapMaxChars`).
 const MAX_FILE_CHARS: usize = 20_000;
@@ -86,6 +86,11 @@ impl Instructions {
     }
 }
 
+/// Which instruction files are in `workspace`: for the operator, who is told at the start what is not.
+pub fn found(workspace: &Path) -> Vec<&'static str> {
+    INSTRUCTION_FILES.into_iter().filter(|name| stamp(&workspace.join(name)) != Stamp::Missing).collect()
+}
+
 fn stamp(path: &Path) -> Stamp {
     // Links are followed: a container's mounted configuration is made of them, and only people can make them here.
     match fs::metadata(path) {
@@ -105,7 +110,8 @@ fn read_all(workspace: &Path, stamps: &Stamps) -> String {
         let path = workspace.join(name);
         match stamp {
             Stamp::Missing if name == REQUIRED => {
-                section(&mut text, name, &format!("[MISSING] Expected at: {}", path.display()));
+                // Where the folder lies is nothing for a model's vendor: the operator is told at the start.
+                section(&mut text, name, "[MISSING] There is no such file in this agent's workspace.");
             }
             Stamp::Missing => {}
             Stamp::Unreadable => {
@@ -195,16 +201,37 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_the_instructions_says_where_the_workspace_lies() {
+        let folder = TempDir::new().unwrap();
+        let place = folder.path().to_str().unwrap();
+        let missing = Instructions::new().load(folder.path());
+        put(&folder, "SOUL.md", &"x".repeat(MAX_FILE_CHARS + 1));
+        fs::write(folder.path().join("USER.md"), b"\xff").unwrap();
+        fs::create_dir(folder.path().join("AGENTS.md")).unwrap();
+        let odd = Instructions::new().load(folder.path());
+        for text in [missing, odd] {
+            assert!(text.contains("AGENTS.md") && !text.contains(place), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_of_the_instructions_is_told_in_their_order() {
+        let folder = TempDir::new().unwrap();
+        assert_eq!(found(folder.path()), [""; 0]);
+        put(&folder, "SOUL.md", "Be kind.");
+        put(&folder, "AGENTS.md", "");
+        put(&folder, "notes.md", "");
+        assert_eq!(found(folder.path()), ["AGENTS.md", "SOUL.md"]);
+        assert_eq!(found(&folder.path().join("nowhere")), [""; 0]);
+    }
+
+    #[test]
     fn a_missing_agents_file_is_said_and_other_missing_files_are_not() {
         let folder = TempDir::new().unwrap();
         put(&folder, "SOUL.md", "Be kind.");
-        let expected = folder.path().join("AGENTS.md");
         assert_eq!(
             &*Instructions::new().load(folder.path()),
-            format!(
-                "## AGENTS.md\n\n[MISSING] Expected at: {}\n\n## SOUL.md\n\nBe kind.",
-                expected.display()
-            )
+            "## AGENTS.md\n\n[MISSING] There is no such file in this agent's workspace.\n\n## SOUL.md\n\nBe kind."
         );
     }
 

@@ -68,7 +68,8 @@ impl Reader<'_> {
         tools: Option<&Tools>,
         time_zone: &str,
         known_providers: &BTreeSet<String>,
-    ) -> Vec<Agent> {
+    ) -> (Vec<Agent>, usize) {
+        let default_entry = self.default_entry(&entries);
         let at = "agents.defaults";
         let own_zone = self.time_zone(&format!("{at}.timeZone"), defaults.time_zone.clone());
         let openclaw_zone = self.time_zone(&format!("{at}.userTimezone"), defaults.user_timezone.clone());
@@ -93,12 +94,38 @@ impl Reader<'_> {
         };
         let mut seen = BTreeMap::new();
         let mut agents = Vec::new();
+        let mut default_agent = 0;
         for (index, entry) in entries.into_iter().enumerate() {
             let Entry { path, id, agent } = entry;
             let id = self.agent_id(&path, id, &mut seen);
-            agents.extend(self.agent(&path, id, index == 0, agent, &default, known_providers));
+            let is_default = index == default_entry;
+            if is_default {
+                default_agent = agents.len();
+            }
+            agents.extend(self.agent(&path, id, is_default, agent, &default, known_providers));
         }
-        agents
+        (agents, default_agent)
+    }
+
+    /// Which entry answers requests that name no agent: the one that says so, else the first.
+    fn default_entry(&mut self, entries: &[Entry]) -> usize {
+        let mut named = None;
+        for (index, entry) in
+            entries.iter().enumerate().filter(|(_, entry)| entry.agent.default == Some(true))
+        {
+            match named {
+                None => named = Some(index),
+                Some(first) => {
+                    let first: &Entry = &entries[first];
+                    let message = format!(
+                        "is true for {}, too; requests that name no agent can go to one only: leave one `true`",
+                        first.path
+                    );
+                    self.problems.add(format!("{}.default", entry.path), message);
+                }
+            }
+        }
+        named.unwrap_or(0)
     }
 
     fn agent_id(
@@ -130,7 +157,7 @@ impl Reader<'_> {
         &mut self,
         path: &str,
         id: Option<AgentId>,
-        is_first: bool,
+        is_default: bool,
         agent: file::Agent,
         default: &Defaults,
         known_providers: &BTreeSet<String>,
@@ -163,7 +190,7 @@ impl Reader<'_> {
         let id = id?;
         let workspace = match (folder, &default.workspace) {
             (Some(folder), _) => folder?,
-            (None, Some(folder)) if is_first => folder.clone(),
+            (None, Some(folder)) if is_default => folder.clone(),
             (None, Some(folder)) => {
                 let mut name = folder.clone().into_os_string();
                 name.push(format!("-{id}"));

@@ -1,7 +1,8 @@
 //! The list of every bound, with the values that the settings put in force.
 
 use super::Config;
-use crate::bounds::{Bound, REQUEST_TOOLS, Unit};
+use crate::bounds::{AUDIT_COUNTED, Bound, HEAD_BYTES, HEAD_TIMEOUT, REQUEST_TOOLS, Unit};
+use std::time::Duration;
 
 impl Config {
     /// Every bound as it is in force, in the order in which a request meets them.
@@ -10,7 +11,32 @@ impl Config {
             // No value here is above 2^53.
             Bound { name, value: value as u64, unit, setting, beyond }
         };
+        let millis = |time: Duration| usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
+        let gateway = &self.gateway;
         vec![
+            row(
+                "connections.all",
+                gateway.max_connections,
+                Unit::Count,
+                Some("gateway.maxConnections"),
+                "503 unavailable, closed",
+            ),
+            row(
+                "connections.perAddress",
+                gateway.max_connections_per_address,
+                Unit::Count,
+                Some("gateway.maxConnectionsPerAddress"),
+                "503 unavailable, closed",
+            ),
+            row("request.head", HEAD_BYTES, Unit::Bytes, None, "431, closed"),
+            row("request.headTime", millis(HEAD_TIMEOUT), Unit::Millis, None, "closed"),
+            row(
+                "answer.writeTime",
+                millis(gateway.write_timeout),
+                Unit::Millis,
+                Some("gateway.writeTimeoutSeconds"),
+                "closed",
+            ),
             row(
                 "request.body",
                 self.gateway.max_body_bytes,
@@ -19,6 +45,13 @@ impl Config {
                 "413 payload_too_large",
             ),
             row("request.tools", REQUEST_TOOLS, Unit::Count, None, "400 invalid, naming `tools`"),
+            row(
+                "audit.counted",
+                AUDIT_COUNTED,
+                Unit::Count,
+                None,
+                "`reef audit list` says that there are more",
+            ),
         ]
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Env;
 use super::problems::Problems;
+use super::providers::UNSPOKEN;
 use super::schema::{Kind, Schema};
 use serde_json::{Map, Value};
 
@@ -56,7 +57,7 @@ impl Checker<'_> {
             return None;
         };
         match value {
-            Value::Object(members) => Some(self.object(branch, members, path)),
+            Value::Object(members) => self.object(branch, members, path),
             Value::Array(items) => Some(self.array(branch, items, path)),
             Value::String(_) => self.choice(branch, value, path),
             Value::Number(_) => self.range(branch, value, path),
@@ -64,8 +65,12 @@ impl Checker<'_> {
         }
     }
 
-    fn object(&mut self, schema: &'static Schema, members: Map<String, Value>, path: &str) -> Value {
+    /// The object as it may be read. One that lacks what it must have cannot be read at all, and is set aside whole: what
+    /// is wrong with it has been told by then.
+    fn object(&mut self, schema: &'static Schema, members: Map<String, Value>, path: &str) -> Option<Value> {
         let mut kept = Map::new();
+        let given: Vec<&str> =
+            schema.required.iter().copied().filter(|key| members.contains_key(*key)).collect();
         for (key, member) in members {
             let path = join(path, &key);
             match schema.property(&key).or(schema.further) {
@@ -78,13 +83,14 @@ impl Checker<'_> {
                 None => self.unknown_key(&key, schema, &path),
             }
         }
+        let mut is_whole = true;
         for key in schema.required.iter().filter(|key| !kept.contains_key(**key)) {
-            let path = join(path, key);
-            if !self.unset.iter().any(|(unset, _)| *unset == path) {
-                self.problems.add(path, "is missing");
+            is_whole = false;
+            if !given.contains(key) {
+                self.problems.add(join(path, key), "is missing");
             }
         }
-        Value::Object(kept)
+        is_whole.then_some(Value::Object(kept))
     }
 
     fn unknown_key(&mut self, key: &str, schema: &'static Schema, path: &str) {
@@ -133,8 +139,13 @@ impl Checker<'_> {
         if choices.is_empty() || choices.contains(&text) {
             return Some(value);
         }
+        // A file of OpenClaw's may hold what Reef does not speak; nobody is advised to write it.
+        let choices: Vec<&str> =
+            choices.iter().copied().filter(|choice| !UNSPOKEN.contains(choice)).collect();
         let known = choices.join(", ");
-        let hint = match (text, closest(text, choices.iter().copied())) {
+        let mut begun = choices.iter().copied().filter(|choice| choice.starts_with(text) && !text.is_empty());
+        let only = begun.next().filter(|_| begun.next().is_none());
+        let hint = match (text, only.or_else(|| closest(text, choices.iter().copied()))) {
             ("tailnet", _) => "; use `custom` with `customBindHost`".to_owned(),
             (_, Some(name)) => format!("; did you mean `{name}`?"),
             (_, None) => String::new(),
@@ -291,9 +302,8 @@ mod tests {
                 "gateway.tls: must be one of none, inFront, not an object",
                 "gateway.trustedProxies[1]: must be a text, not 7",
                 "gatway: unknown key; did you mean `gateway`?",
-                "models.providers.x.api: must be one of anthropic-messages, openai-completions, ollama, \
-                 openai-responses, google-generative-ai, bedrock-converse-stream, azure-openai-responses, not \
-                 \"anthropic\"",
+                "models.providers.x.api: must be one of anthropic-messages, openai-completions, ollama, not \
+                 \"anthropic\"; did you mean `anthropic-messages`?",
                 "models.providers.x.apiKey: must be a text or an object, not what it is",
                 "turns.leaseSeconds: must be from 0.05 to 86400, not 0",
                 "turns.windowMessages: must be a whole number, not 5.5",

@@ -47,15 +47,25 @@ pub(super) struct Gateway {
     pub custom_bind_host: Option<String>,
     /// The guide's cluster settings: accepted.
     pub cluster: Option<Cluster>,
-    /// Addresses or networks (CIDR) of proxies whose `X-Forwarded-For` is believed.
+    /// Addresses or networks (CIDR) of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Where TLS ends
+    /// in such a proxy, nothing else has to be said.
     pub trusted_proxies: Vec<String>,
     /// HTTP details.
     pub http: GatewayHttp,
     /// How much one token may ask. Default: 10 a second, burst 20.
     pub rate_limit: Option<RateLimit>,
-    /// `inFront`: TLS ends in a proxy in front, so tokens are accepted over plain HTTP from other machines. Default
-    /// `none`.
+    /// `inFront`: TLS ends in the proxies of `trustedProxies`, also if they send no `X-Forwarded-Proto`. Of nobody else is
+    /// it believed. Default `none`.
     pub tls: Option<Tls>,
+    /// Most connections; fewer if the process' file descriptors do not go round, two for each. Beyond: 503. Default 8000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<u32>,
+    /// Most connections of one address. This host and trusted proxies are not counted. Beyond: 503. Default 128.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections_per_address: Option<u32>,
+    /// Seconds in which a peer takes nothing of its answer before its connection is closed. Default 30.
+    #[schemars(range(min = 0.05, max = 3600))]
+    pub write_timeout_seconds: Option<f64>,
     /// Most bytes of a request's body. Default 20971520 (20 MiB).
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub max_body_bytes: Option<u32>,
@@ -178,7 +188,7 @@ pub(super) enum Agents {
 pub(super) struct AgentTable {
     /// What holds for every agent that says nothing else.
     pub defaults: AgentDefaults,
-    /// Agents by id. The first one answers requests that name none.
+    /// Agents by id. The first one answers requests that name none, unless one has `default: true`.
     pub entries: BTreeMap<String, Agent>,
     /// OpenClaw's older form.
     pub list: Vec<Agent>,
@@ -191,7 +201,7 @@ pub(super) struct AgentTable {
 pub(super) struct AgentDefaults {
     /// `provider/model`, or with fall-backs.
     pub model: Option<Model>,
-    /// Folder of the first agent; every further one gets this name with `-<id>` behind it.
+    /// Folder of the agent that answers requests that name none; every further one gets this name with `-<id>` behind it.
     pub workspace: Option<Workspace>,
     /// IANA name of the time zone.
     pub user_timezone: Option<String>,
@@ -215,6 +225,8 @@ pub(super) struct AgentDefaults {
 pub(super) struct Agent {
     /// `[a-z0-9][a-z0-9_-]{0,63}`, unique.
     pub id: Option<String>,
+    /// Whether it answers requests that name no agent. At most one; without one the first does.
+    pub default: Option<bool>,
     /// For people. Default: the id.
     pub name: Option<String>,
     /// What it is for, for people.

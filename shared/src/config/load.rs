@@ -79,7 +79,8 @@ impl Reader<'_> {
         let time_zone = self.default_time_zone(file.time_zone);
         let known_providers = providers::known(&file.models);
         let (entries, defaults) = self.entries(file.agents, entry_order);
-        let agents = self.agents(entries, &defaults, file.tools.as_ref(), &time_zone, &known_providers);
+        let (agents, default_agent) =
+            self.agents(entries, &defaults, file.tools.as_ref(), &time_zone, &known_providers);
         let providers = if self.is_demo() {
             BTreeMap::from([(providers::DEMO.to_owned(), providers::demo())])
         } else {
@@ -100,7 +101,8 @@ impl Reader<'_> {
             }
         }
         if self.problems.is_empty() {
-            Ok(Config { gateway, agents, providers, turns, hooks, time_zone, warnings: self.warnings })
+            let warnings = self.warnings;
+            Ok(Config { gateway, agents, default_agent, providers, turns, hooks, time_zone, warnings })
         } else {
             Err(self.problems)
         }
@@ -192,6 +194,16 @@ impl Reader<'_> {
                 ),
             }
         }
+        if tls_in_front && trusted_proxies.is_empty() {
+            self.warnings.push(
+                "gateway.tls: \"inFront\" is believed of the proxies in gateway.trustedProxies only, and none is named: \
+                 tokens from other machines are refused; put the proxy's address there, then gateway.tls is not needed"
+                    .to_owned(),
+            );
+        }
+        let count = |given: Option<u32>, default: usize| {
+            given.map_or(default, |count| usize::try_from(count).unwrap_or(usize::MAX))
+        };
         GatewayConfig {
             listen: SocketAddr::new(address, file.port.unwrap_or_else(|| default.listen.port())),
             limit: file
@@ -200,6 +212,12 @@ impl Reader<'_> {
             max_body_bytes: file
                 .max_body_bytes
                 .map_or(default.max_body_bytes, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            max_connections: count(file.max_connections, default.max_connections),
+            max_connections_per_address: count(
+                file.max_connections_per_address,
+                default.max_connections_per_address,
+            ),
+            write_timeout: seconds(file.write_timeout_seconds, default.write_timeout),
             trusted_proxies,
             tls_in_front,
             hsts,

@@ -130,7 +130,6 @@ pub(super) fn agent(schema: &mut Schema) {
     read_over(
         schema,
         &[
-            "default",
             "agentDir",
             "models",
             "thinkingDefault",

@@ -56,6 +56,10 @@ const BUILT_IN: [BuiltIn; 5] = [
     },
 ];
 
+/// Protocols of OpenClaw's that a file may name, of providers that no agent uses, although Reef does not speak them.
+pub(super) const UNSPOKEN: [&str; 4] =
+    ["openai-responses", "google-generative-ai", "bedrock-converse-stream", "azure-openai-responses"];
+
 /// Id of the provider that lives in this process.
 pub(super) const DEMO: &str = "demo";
 
@@ -235,6 +239,8 @@ impl Reader<'_> {
             None => built_in.and_then(|one| one.key_variable).and_then(|name| self.variable(name)),
         };
         let key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+        // What is wrong with it has been told, and it was set aside.
+        let is_told = self.problems.all().iter().any(|problem| problem.path.starts_with(&at));
         if let Some(key) = &key {
             if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 self.problems
@@ -244,6 +250,7 @@ impl Reader<'_> {
         } else if let (Some(used_at), Some(variable)) = (used_at, built_in.and_then(|one| one.key_variable))
             && self.needs_keys()
             && !self.is_unset(&at)
+            && !is_told
         {
             self.problems.add(
                 at,

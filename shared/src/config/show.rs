@@ -18,7 +18,7 @@ pub(super) fn show(config: &Config) -> Value {
         .collect();
     json!({
         "gateway": gateway(&config.gateway),
-        "agents": config.agents.iter().map(agent).collect::<Vec<_>>(),
+        "agents": config.agents.iter().map(|one| agent(one, one.id == config.default_agent().id)).collect::<Vec<_>>(),
         "models": {"providers": providers},
         "turns": {
             "leaseSeconds": seconds(config.turns.lease),
@@ -50,6 +50,9 @@ fn gateway(gateway: &GatewayConfig) -> Value {
         "customBindHost": gateway.listen.ip(),
         "rateLimit": {"perSecond": gateway.limit.per_second, "burst": gateway.limit.burst},
         "maxBodyBytes": gateway.max_body_bytes,
+        "maxConnections": gateway.max_connections,
+        "maxConnectionsPerAddress": gateway.max_connections_per_address,
+        "writeTimeoutSeconds": seconds(gateway.write_timeout),
         "trustedProxies": gateway.trusted_proxies,
         "tls": if gateway.tls_in_front { "inFront" } else { "none" },
         "http": {"securityHeaders": {"strictTransportSecurity": hsts}},
@@ -58,9 +61,10 @@ fn gateway(gateway: &GatewayConfig) -> Value {
     })
 }
 
-fn agent(agent: &Agent) -> Value {
+fn agent(agent: &Agent, is_default: bool) -> Value {
     let mut out = json!({
         "id": agent.id,
+        "default": is_default,
         "name": agent.name,
         "model": {"primary": agent.model, "fallbacks": agent.fallbacks},
         "workspace": {"root": agent.workspace},

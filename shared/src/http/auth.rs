@@ -14,6 +14,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use lru::LruCache;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,18 +100,34 @@ pub(super) async fn authenticate(gateway: &Gateway, parts: &Parts, door: Door) -
         let message = "Too many failed authentication attempts. Please try again later.";
         return Err(ApiError::new(ErrorKind::RateLimited, message).with_type("rate_limited").after(wait));
     }
-    let credential = credential(&parts.headers, door).ok_or_else(ApiError::unauthorized)?;
+    let credential = match credential(&parts.headers, door) {
+        Ok(credential) => credential,
+        Err(missing) => {
+            if missing == Missing::Bearer {
+                Refused { reason: "not_bearer", token: None }.log(peer.ip);
+            }
+            return Err(ApiError::unauthorized_for(missing.told()));
+        }
+    };
     if !peer.private {
         let message = "A token must not travel over plain HTTP. Use HTTPS; if TLS ends at a proxy in front of the \
-                       gateway, say so in its settings.";
+                       gateway, put the proxy's address into `gateway.trustedProxies` and let it send \
+                       `X-Forwarded-For` and `X-Forwarded-Proto: https`.";
         return Err(ApiError::new(ErrorKind::Forbidden, message).with_code("tls_required"));
     }
-    let Some(token) = gateway.credentials.check(gateway, credential, now).await? else {
-        if let Some(ip) = peer.ip {
-            lockout.failed(door, ip, now);
-            tracing::warn!(target: "operation", { peer = %ip }, "a wrong credential");
+    let token = match gateway.credentials.check(gateway, credential, now).await? {
+        Ok(token) => token,
+        Err(refused) => {
+            if let Some(ip) = peer.ip {
+                lockout.failed(door, ip, now);
+            }
+            refused.log(peer.ip);
+            return Err(match refused.reason {
+                MALFORMED => ApiError::unauthorized_for(FOREIGN),
+                // Which of the others it is would tell somebody who guesses.
+                _ => ApiError::unauthorized(),
+            });
         }
-        return Err(ApiError::unauthorized());
     };
     if let Some(cidrs) = &token.cidrs
         && !peer.ip.is_some_and(|ip| cidrs.iter().any(|net| net.contains(&ip)))
@@ -124,14 +141,60 @@ pub(super) async fn authenticate(gateway: &Gateway, parts: &Parts, door: Door) -
 }
 
 /// The credential that the caller brought, as far as it can be one.
-fn credential(headers: &HeaderMap, door: Door) -> Option<&str> {
+fn credential(headers: &HeaderMap, door: Door) -> Result<&str, Missing> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let bearer = || {
         let (scheme, token) = text(header::AUTHORIZATION.as_str())?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     };
     let hook = || (door == Door::Hooks).then(|| text("x-openclaw-token")).flatten();
-    bearer().or_else(|| text("x-api-key")).or_else(hook).filter(|token| !token.is_empty())
+    let found = bearer().or_else(|| text("x-api-key")).or_else(hook).filter(|token| !token.is_empty());
+    let is_other = || headers.get(header::AUTHORIZATION).is_some_and(|value| !value.is_empty());
+    found.ok_or_else(|| if is_other() { Missing::Bearer } else { Missing::Header })
+}
+
+/// What of a credential is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// All of it.
+    Header,
+    /// There is an `Authorization`, but of another kind.
+    Bearer,
+}
+
+impl Missing {
+    /// What the caller is told.
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Header => "no token was sent; send it as `Authorization: Bearer reef_<id>_<secret>`",
+            Self::Bearer => "`Authorization` must be the word `Bearer`, a space, and the token",
+        }
+    }
+}
+
+/// What a caller is told whose credential cannot be one of ours.
+const FOREIGN: &str = "what was sent is no token of this gateway; they look like `reef_<id>_<secret>`, and `reef token create` makes one";
+
+/// Why a credential was refused that has not the form of a token.
+const MALFORMED: &str = "malformed";
+
+/// Letters of a token's id; what is longer may be a secret that stands in the wrong place.
+const ID_LETTERS: usize = 26;
+
+/// Why a credential was refused; for the log alone.
+#[derive(Debug)]
+struct Refused {
+    reason: &'static str,
+    /// The id that it names, if it names one.
+    token: Option<PrincipalId>,
+}
+
+impl Refused {
+    fn log(&self, peer: Option<IpAddr>) {
+        let peer = peer.map(|ip| ip.to_string());
+        let token = self.token.as_ref().map(PrincipalId::as_str).filter(|id| id.len() <= ID_LETTERS);
+        tracing::warn!(target: "operation", { peer, reason = self.reason, token }, "a wrong credential");
+    }
 }
 
 /// What this gateway remembers of credentials.
@@ -147,16 +210,26 @@ impl Credentials {
         Self { tokens: Mutex::new(LruCache::new(KEPT)), lockout: Lockout::new() }
     }
 
-    /// The live token that the text is; `None` if it is none.
+    /// The live token that the text is, or why it is none.
     async fn check(
         &self,
         gateway: &Gateway,
         text: &str,
         now: Timestamp,
-    ) -> Result<Option<Arc<Token>>, ApiError> {
-        let Some((id, secret)) = split_token(text) else { return Ok(None) };
-        let token = self.find(gateway, id, now).await?;
-        Ok(token.filter(|token| token.has_secret(secret) && token.is_live(now)))
+    ) -> Result<Result<Arc<Token>, Refused>, ApiError> {
+        let Some((id, secret)) = split_token(text) else {
+            return Ok(Err(Refused { reason: MALFORMED, token: None }));
+        };
+        let found = self.find(gateway, id.clone(), now).await?;
+        let refused = |reason| Err(Refused { reason, token: Some(id) });
+        // The secret first: who does not have it learns nothing of the rest, by the time it takes either.
+        Ok(match found {
+            None => refused("unknown"),
+            Some(token) if !token.has_secret(secret) => refused("wrong_secret"),
+            Some(token) if token.is_live(now) => Ok(token),
+            Some(token) if token.revoked_at.is_some() => refused("revoked"),
+            Some(_) => refused("expired"),
+        })
     }
 
     async fn find(

@@ -95,6 +95,11 @@ impl ApiError {
         Self::new(ErrorKind::Unauthenticated, "Unauthorized")
     }
 
+    /// No credential that could be one. Says what is wrong with it, which gives nothing away.
+    pub(super) fn unauthorized_for(why: &str) -> Self {
+        Self::new(ErrorKind::Unauthenticated, format!("Unauthorized: {why}"))
+    }
+
     /// The caller's token lacks the scope.
     pub(super) fn missing_scope(scope: Scope) -> Self {
         let mut error = Self::new(ErrorKind::Forbidden, format!("missing scope: {scope}"));
@@ -232,14 +237,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// No such path.
-pub(super) async fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, "Not Found").into_response()
-}
-
-/// The path exists, but not with this method; axum adds `Allow`.
-pub(super) async fn method_not_allowed() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response()
 }

@@ -1,12 +1,16 @@
 //! `GET /openapi.json`: the description of every surface, generated from the handlers themselves.
 
+use super::Gateway;
 use super::body::JSON;
 use super::{
     chat_completions, health, hooks, metrics, models, responses, sessions, tools_invoke, transcript, turns,
 };
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
+use std::sync::Arc;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
@@ -102,7 +106,8 @@ pub fn document() -> String {
     text
 }
 
-/// The document.
-pub(super) async fn serve() -> Response {
-    ([(header::CONTENT_TYPE, JSON)], document()).into_response()
+/// The document. Made once: it is asked for without a token, and every answer shares its bytes.
+pub(super) async fn serve(State(gateway): State<Arc<Gateway>>) -> Response {
+    let document = gateway.openapi.get_or_init(|| Bytes::from(document())).clone();
+    ([(header::CONTENT_TYPE, JSON)], document).into_response()
 }

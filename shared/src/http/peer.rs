@@ -34,13 +34,22 @@ impl Peer {
 
     /// Without a direct address – a function – the platform's own API gateway is the proxy: nobody else can reach us, and
     /// it appends the address that it heard from.
+    ///
+    /// That TLS ends in front is believed of trusted proxies, and not even of them if they say that it was plain HTTP.
     fn from(direct: Option<IpAddr>, headers: &HeaderMap, config: &GatewayConfig) -> Result<Self, ApiError> {
         let trusted = |ip: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&ip));
+        let told = scheme(headers);
+        let is_proxy = direct.is_none_or(trusted);
+        let from_proxy = is_proxy
+            && told.unwrap_or(if config.tls_in_front { Scheme::Https } else { Scheme::Http })
+                == Scheme::Https;
         if !FORWARDED.iter().any(|name| headers.contains_key(*name)) {
             let local = direct.is_some_and(|ip| ip.is_loopback());
-            return Ok(Self { ip: direct, local, private: local || config.tls_in_front });
+            // Somebody on this host who says so himself passes on what came over plain HTTP.
+            let private = from_proxy || (local && told != Some(Scheme::Http));
+            return Ok(Self { ip: direct, local, private });
         }
-        if !direct.is_none_or(trusted) {
+        if !is_proxy {
             return Err(attribution_required());
         }
         // Each proxy appends whom it heard it from: the newest address that is no proxy of ours is the caller.
@@ -57,9 +66,27 @@ impl Peer {
             }
         }
         let ip = caller.ok_or_else(attribution_required)?;
-        let https = headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
-        Ok(Self { ip: Some(ip), local: false, private: https || config.tls_in_front })
+        Ok(Self { ip: Some(ip), local: false, private: from_proxy })
     }
+}
+
+/// How a request came to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+/// What the proxies say of it; `None` if they say nothing. One leg of the way over plain HTTP is enough to read a token.
+fn scheme(headers: &HeaderMap) -> Option<Scheme> {
+    let mut legs = headers
+        .get_all("x-forwarded-proto")
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(|leg| leg.trim_ascii().eq_ignore_ascii_case(b"https"))
+        .peekable();
+    legs.peek()?;
+    Some(if legs.all(|is_https| is_https) { Scheme::Https } else { Scheme::Http })
 }
 
 /// `1.2.3.4`, `1.2.3.4:56`, `::1`, `[::1]` or `[::1]:56`.
@@ -109,6 +136,39 @@ mod tests {
     fn a_peer_of_the_network_over_plain_http_is_not_private() {
         let peer = Peer::from(ip("192.0.2.7"), &headers(&[]), &behind(&[]));
         assert_eq!(peer.ok(), Some(Peer { ip: ip("192.0.2.7"), local: false, private: false }));
+    }
+
+    #[test]
+    fn that_tls_ends_in_front_is_believed_of_trusted_proxies_alone_and_not_if_they_deny_it() {
+        let private = |direct: Option<IpAddr>, sent: &[(&'static str, &'static str)], in_front: bool| {
+            let config = GatewayConfig { tls_in_front: in_front, ..behind(&["10.0.0.1/32"]) };
+            Peer::from(direct, &headers(sent), &config).map(|peer| peer.private).ok()
+        };
+        let for_somebody = ("x-forwarded-for", "203.0.113.9");
+        for (direct, proto, in_front, expected) in [
+            ("192.0.2.7", None, true, false),
+            ("192.0.2.7", Some("https"), true, false),
+            ("192.0.2.7", Some("https"), false, false),
+            ("10.0.0.1", None, true, true),
+            ("10.0.0.1", None, false, false),
+            ("10.0.0.1", Some("https"), false, true),
+            ("10.0.0.1", Some("HTTPS, https"), false, true),
+            ("10.0.0.1", Some("http"), true, false),
+            ("10.0.0.1", Some("https, http"), true, false),
+            ("10.0.0.1", Some(""), true, false),
+            ("127.0.0.1", None, false, true),
+            ("127.0.0.1", Some("http"), true, false),
+        ] {
+            let sent: Vec<_> = proto.map(|proto| ("x-forwarded-proto", proto)).into_iter().collect();
+            assert_eq!(private(ip(direct), &sent, in_front), Some(expected), "{direct} {proto:?} {in_front}");
+            if direct == "10.0.0.1" {
+                let forwarded = [&sent[..], &[for_somebody]].concat();
+                assert_eq!(private(ip(direct), &forwarded, in_front), Some(expected), "{proto:?} {in_front}");
+            }
+        }
+        // A function is reached through the platform's API gateway alone.
+        assert_eq!(private(None, &[], true), Some(true));
+        assert_eq!(private(None, &[for_somebody, ("x-forwarded-proto", "http")], true), Some(false));
     }
 
     #[test]

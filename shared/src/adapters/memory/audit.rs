@@ -46,15 +46,16 @@ fn chain_of(row: &AuditRow) -> (&SessionKey, &SessionId) {
 impl AuditLog for Memory {
     async fn list(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
         let state = self.state();
-        let fits = |row: &&AuditRow| {
-            row.tenant == *tenant
-                && filter.session.as_ref().is_none_or(|session| row.session == *session)
-                && filter.since.is_none_or(|since| row.entry.at >= since)
-                && filter.until.is_none_or(|until| row.entry.at < until)
-        };
+        let fits = |row: &&AuditRow| row.tenant == *tenant && filter.fits(row);
         let mut rows: Vec<&AuditRow> = state.audit.iter().filter(fits).collect();
         rows.sort_by(|a, b| (a.entry.at, chain_of(a)).cmp(&(b.entry.at, chain_of(b))));
-        Ok(rows.into_iter().take(filter.limit).cloned().collect())
+        Ok(rows.into_iter().rev().take(filter.limit).cloned().collect())
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<u64, StoreError> {
+        let state = self.state();
+        let fit = state.audit.iter().filter(|row| row.tenant == *tenant && filter.fits(row));
+        Ok(fit.take(filter.limit).count() as u64)
     }
 
     async fn verify(&self, tenant: &TenantId) -> Result<AuditVerdict, StoreError> {

@@ -116,10 +116,7 @@ struct Cause {
 
 /// The text without secrets, and not too long.
 fn blotted(text: &str, secrets: &[Secret]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "[redacted]");
-    }
+    let mut text = Secret::blot(secrets, text);
     if let Some((end, _)) = text.char_indices().nth(MOST_WORDS_CHARS) {
         text.truncate(end);
         text.push('…');
@@ -371,6 +368,17 @@ mod tests {
             "openai/gpt: the vendor refused the provider's key; its operator must check it"
         );
         assert_eq!(credential.source.unwrap().to_string(), "status 401, invalid_api_key: ");
+    }
+
+    #[test]
+    fn a_key_that_is_only_a_word_leaves_the_vendors_words_as_they_are() {
+        let model: ModelRef = "vllm/x".parse().unwrap();
+        let words = "none of the parameters is known: max_tokens, x-team blue";
+        let body = json!({"error": {"type": "invalid_request_error", "message": words}});
+        let secrets = ["none", "x", "blue"].map(Secret::new);
+        let refused =
+            Fault::of_vendor(Some(400), None, &VendorError::from_value(&body)).told(&model, &secrets);
+        assert_eq!(refused.message, format!("vllm/x: the vendor refused the request: {words}"));
     }
 
     #[test]

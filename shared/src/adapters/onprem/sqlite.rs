@@ -104,6 +104,14 @@ impl Sqlite {
         })
     }
 
+    /// Whether a data directory holds data. Makes and opens nothing.
+    ///
+    /// # Errors
+    /// The directory may not be looked into.
+    pub fn is_in(directory: &Path) -> std::io::Result<bool> {
+        directory.join(MAIN_FILE).try_exists()
+    }
+
     /// Finishes the writes that were handed in, puts the write-ahead log into the database and ends the writer.
     /// Afterwards every write answers [`StoreError::Unavailable`].
     ///

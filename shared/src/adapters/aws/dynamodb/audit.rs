@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId};
 use async_trait::async_trait;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -98,49 +99,72 @@ impl DynamoStores {
 fn add(rows: &mut Vec<Placed>, item: &Item, filter: &AuditFilter) -> Result<(), StoreError> {
     let Some((_, step, _)) = keys::step_of(&item.key.sort) else { return Ok(()) };
     let placed = audit_rows(item)?.into_iter().enumerate().map(|(nth, row)| Placed { row, step, nth });
-    rows.extend(placed.filter(|Placed { row, .. }| {
-        filter.since.is_none_or(|since| row.entry.at >= since)
-            && filter.until.is_none_or(|until| row.entry.at < until)
-    }));
+    rows.extend(placed.filter(|placed| filter.fits(&placed.row)));
     Ok(())
+}
+
+/// Keeps the newest rows, as many as are asked for.
+fn keep_newest(rows: &mut Vec<Placed>, limit: usize) {
+    rows.sort_by_cached_key(|placed| Reverse(placed.order()));
+    rows.truncate(limit);
+}
+
+impl DynamoStores {
+    /// Walks over the steps that may hold rows that fit, newest first: those of the filter's session, or of every shard.
+    fn fitting(&self, tenant: &TenantId, filter: &AuditFilter) -> Vec<Walk<'_>> {
+        if let Some(session) = &filter.session {
+            return vec![self.steps_of_session(tenant, session)];
+        }
+        let from = filter.since.map_or("0".to_owned(), |since| keys::in_order(since - WIDEST_STEP));
+        let to = filter.until.map_or(END.to_owned(), keys::in_order);
+        let shards = 0..SHARDS;
+        shards.map(|shard| self.rows_of(tenant, shard, from.clone(), to.clone()).newest_first()).collect()
+    }
 }
 
 #[async_trait]
 impl AuditLog for DynamoStores {
+    /// Without a session all steps of one further day are read, too: a step's rows may lie a day behind the earliest of
+    /// them, by which it is listed.
     async fn list(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
         if filter.limit == 0 {
             return Ok(Vec::new());
         }
+        let is_by_time = filter.session.is_none();
         let mut rows = Vec::new();
-        if let Some(session) = &filter.session {
-            let mut walk = self.steps_of_session(tenant, session);
+        for mut walk in self.fitting(tenant, filter) {
+            let mut found: Vec<Placed> = Vec::new();
             while let Some(item) = walk.next().await? {
-                add(&mut rows, &item, filter)?;
-            }
-        } else {
-            let from = filter.since.map_or("0".to_owned(), |since| keys::in_order(since - WIDEST_STEP));
-            let to = filter.until.map_or(END.to_owned(), keys::in_order);
-            for shard in 0..SHARDS {
-                let mut walk = self.rows_of(tenant, shard, from.clone(), to.clone());
-                let mut of_shard: Vec<Placed> = Vec::new();
-                while let Some(item) = walk.next().await? {
+                if is_by_time && found.len() >= filter.limit {
+                    keep_newest(&mut found, filter.limit);
+                    let oldest = found.last().map(|placed| placed.row.entry.at);
+                    // Nothing that is still to come is newer than what is there already.
+                    let behind = oldest.map(|oldest| keys::in_order(oldest - WIDEST_STEP));
                     let place = walk.place(&item)?;
-                    // As many rows as are asked for are older than anything still to come.
-                    if of_shard.len() >= filter.limit {
-                        of_shard.sort_by_cached_key(Placed::order);
-                        of_shard.truncate(filter.limit);
-                        let newest = of_shard.last().map(|placed| keys::in_order(placed.row.entry.at));
-                        if newest.is_some_and(|newest| !place.starts_with(&newest) && *newest < *place) {
-                            break;
-                        }
+                    if behind.is_some_and(|behind| !place.starts_with(&behind) && *place < *behind) {
+                        break;
                     }
-                    add(&mut of_shard, &item, filter)?;
                 }
-                rows.append(&mut of_shard);
+                add(&mut found, &item, filter)?;
+            }
+            rows.append(&mut found);
+        }
+        keep_newest(&mut rows, filter.limit);
+        Ok(rows.into_iter().map(|placed| placed.row).collect())
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<u64, StoreError> {
+        let mut found = 0;
+        for mut walk in self.fitting(tenant, filter) {
+            while found < filter.limit
+                && let Some(item) = walk.next().await?
+            {
+                let mut rows = Vec::new();
+                add(&mut rows, &item, filter)?;
+                found += rows.len();
             }
         }
-        rows.sort_by_cached_key(Placed::order);
-        Ok(rows.into_iter().take(filter.limit).map(|placed| placed.row).collect())
+        Ok(found.min(filter.limit) as u64)
     }
 
     /// Chain by chain, one after the other. What an old home wrote late forks its chain: each epoch is checked by itself.

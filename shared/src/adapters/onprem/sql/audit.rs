@@ -1,6 +1,6 @@
 //! The audit trail in SQL, and the one way in which rows are written.
 
-use super::{Row, SqlError, Tx, args, read_all};
+use super::{Arg, Row, SqlError, Tx, args, read_all};
 use crate::audit::{AuditFilter, AuditRow, ChainCheck, NewAudit};
 use crate::clock::Timestamp;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
@@ -80,35 +80,65 @@ fn read(row: &mut Row) -> Result<AuditRow, SqlError> {
     Ok(AuditRow { entry, tenant, session, session_id, agent, turn, previous: row.text()?, hash: row.text()? })
 }
 
-/// [`crate::audit::AuditLog::list`]. Of one session by the primary key, of all by the index on time.
+/// A filter as the arguments of a statement.
+fn arguments<'f>(tenant: &'f TenantId, filter: &'f AuditFilter) -> Vec<Arg<'f>> {
+    let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
+    // Exclusive; a row at the very end of time is never written.
+    let until = filter.until.map_or(i64::MAX, Timestamp::as_millis);
+    let own =
+        args![tenant, since, until, filter.agent.as_ref(), filter.principal.as_ref(), filter.action.as_ref()];
+    let of_session = filter.session.as_ref().map(Arg::from);
+    own.iter().copied().chain(of_session).chain([Arg::from(filter.limit)]).collect()
+}
+
+/// The rows that fit a filter, without and with a session: of all by the index on time, of one session by the primary key.
+/// There is no index on agents, principals and actions: it would cost a write in each turn, and people ask rarely.
+macro_rules! fitting {
+    (all $columns:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM audit
+             WHERE tenant = $1 AND at >= $2 AND at < $3 AND agent_id = COALESCE($4, agent_id)
+                 AND principal = COALESCE($5, principal) AND action = COALESCE($6, action)
+             ORDER BY at DESC, session_key DESC, session_id DESC, n DESC LIMIT $7"
+        )
+    };
+    (of_session $columns:literal) => {
+        // `at + 0` keeps the planner from walking everybody's rows of that time instead of this session's.
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM audit
+             WHERE tenant = $1 AND at + 0 >= $2 AND at + 0 < $3 AND agent_id = COALESCE($4, agent_id)
+                 AND principal = COALESCE($5, principal) AND action = COALESCE($6, action) AND session_key = $7
+             ORDER BY at DESC, session_id DESC, n DESC LIMIT $8"
+        )
+    };
+}
+
+/// [`crate::audit::AuditLog::list`].
 pub(in crate::adapters::onprem) async fn list<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
     filter: &AuditFilter,
 ) -> Result<Vec<AuditRow>, SqlError> {
-    let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
-    // Exclusive; a row at the very end of time is never written.
-    let until = filter.until.map_or(i64::MAX, Timestamp::as_millis);
-    let rows = match &filter.session {
-        Some(session) => {
-            // `at + 0` keeps the planner from walking everybody's rows of that time instead of this session's.
-            let by_session =
-                "SELECT tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action,
-                     detail, previous, hash
-                 FROM audit WHERE tenant = $1 AND session_key = $2 AND at + 0 >= $3 AND at + 0 < $4
-                 ORDER BY at, session_id, n LIMIT $5";
-            tx.query(by_session, args![tenant, session, since, until, filter.limit]).await?
-        }
-        None => {
-            let by_time =
-                "SELECT tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action,
-                     detail, previous, hash
-                 FROM audit WHERE tenant = $1 AND at >= $2 AND at < $3
-                 ORDER BY at, session_key, session_id, n LIMIT $4";
-            tx.query(by_time, args![tenant, since, until, filter.limit]).await?
-        }
+    let fitting = if filter.session.is_some() {
+        fitting!(of_session "tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action, detail, previous, hash")
+    } else {
+        fitting!(all "tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action, detail, previous, hash")
     };
-    read_all(rows, read)
+    read_all(tx.query(fitting, &arguments(tenant, filter)).await?, read)
+}
+
+/// [`crate::audit::AuditLog::count`].
+pub(in crate::adapters::onprem) async fn count<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    filter: &AuditFilter,
+) -> Result<u64, SqlError> {
+    let fitting = if filter.session.is_some() { fitting!(of_session "n") } else { fitting!(all "n") };
+    Ok(tx.query(fitting, &arguments(tenant, filter)).await?.len() as u64)
 }
 
 /// Where a walk over all chains of a tenant stands: behind this row.

@@ -150,6 +150,7 @@ fn run_everything(tx: &mut impl Tx) {
     for session in [None, Some(key.clone())] {
         let filter = AuditFilter { session, limit: 10, ..AuditFilter::default() };
         now(audit::list(tx, &tenant, &filter)).unwrap();
+        now(audit::count(tx, &tenant, &filter)).unwrap();
     }
     let mut check = ChainCheck::default();
     now(audit::verify_some(tx, &tenant, &audit::Cursor::default(), &mut check)).unwrap();

@@ -219,6 +219,11 @@ impl AuditLog for Sqlite {
         self.read_aside(move |tx| now(audit::list(tx, &tenant, &filter))).await
     }
 
+    async fn count(&self, tenant: &TenantId, filter: &AuditFilter) -> Result<u64, StoreError> {
+        let (tenant, filter) = (tenant.clone(), filter.clone());
+        self.read_aside(move |tx| now(audit::count(tx, &tenant, &filter))).await
+    }
+
     async fn verify(&self, tenant: &TenantId) -> Result<AuditVerdict, StoreError> {
         let tenant = tenant.clone();
         let verify = self.read_aside(move |tx| {
