@@ -7,6 +7,7 @@ use harness::client::Client;
 use harness::process::{Process, Signal, Site};
 use harness::vendor::{Gate, Step, Stream, Vendor};
 use serde_json::{Value, json};
+use shared::bounds::HEAD_BYTES;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -94,6 +95,20 @@ async fn who_reads_slowly_gets_the_whole_answer() {
 }
 
 #[tokio::test]
+async fn a_head_beyond_its_bound_is_refused_and_one_below_is_taken() {
+    let site = site(&json!({}));
+    let server = site.serve(&[]);
+    let address = address(&server).await;
+    for (length, status) in [(HEAD_BYTES, "200 OK"), (HEAD_BYTES + 1, "431 Request Header Fields Too Large")]
+    {
+        let head = "GET /health HTTP/1.1\r\nhost: reef\r\nconnection: close\r\nx: \r\n\r\n";
+        let head = head.replace("x: ", &format!("x: {}", "x".repeat(length - head.len())));
+        let answer = rest(connected(&address, head.as_bytes()).await).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{length}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_beyond_the_most_is_refused_with_a_word_and_counted() {
     let site = site(&json!({"maxConnections": 3}));
     let server = site.serve(&[]);
@@ -102,7 +117,7 @@ async fn a_connection_beyond_the_most_is_refused_with_a_word_and_counted() {
     // Its connection stays open.
     assert!((metric(&kept, "reef_connections").await - 1.0).abs() < f64::EPSILON);
     let others = [connected(&address, b"").await, connected(&address, b"").await];
-    let refused = rest(TcpStream::connect(&address).await.unwrap()).await;
+    let refused = rest(connected(&address, b"GET /health HTTP/1.1\r\nhost: reef\r\n\r\n").await).await;
     let (head, body) = refused.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: 1"), "{head}");
     assert!(head.contains("connection: close"), "{head}");

@@ -121,7 +121,10 @@ fn make_certificate(folder: &Path) {
 }
 
 fn nginx(folder: &Path) -> Process {
-    let mut command = tokio::process::Command::new("nginx");
+    // Where it is on Debian, also for a user whose PATH does not hold the system's own programs.
+    let installed = Path::new("/usr/sbin/nginx");
+    let program = if installed.exists() { installed } else { Path::new("nginx") };
+    let mut command = tokio::process::Command::new(program);
     command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     Process::start(command)

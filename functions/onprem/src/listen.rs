@@ -22,7 +22,7 @@ use places::{Full, Place};
 use shared::bounds::{HEAD_BYTES, HEAD_TIMEOUT};
 use shared::metrics::Metrics;
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// The answer to a connection for which there is no place. Written at once: its request is not waited for.
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json; charset=utf-8\r\n\
-    content-length: 116\r\n\
+    content-length: 118\r\n\
     retry-after: 1\r\n\
     connection: close\r\n\
     x-content-type-options: nosniff\r\n\
@@ -158,6 +158,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_header_size(HEAD_BYTES)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
@@ -206,8 +207,12 @@ fn tell(full: Full, peer: SocketAddr) {
 
 /// Says that there is no place, if that can be said at once.
 fn refuse(socket: TcpStream) {
+    let Ok(mut socket) = socket.into_std() else { return };
+    // What has come is taken: a socket that is closed on unread bytes resets the connection, and the answer may be lost.
+    let mut unread = [0; 4096];
+    let _ = socket.read(&mut unread);
     // It is a few bytes into an empty buffer; a peer that is gone needs no answer.
-    let _ = socket.into_std().and_then(|mut socket| socket.write(FULL.as_bytes()));
+    let _ = socket.write(FULL.as_bytes());
 }
 
 #[cfg(test)]
