@@ -113,7 +113,8 @@ async fn two_hundred_hostile_clients_cost_ten_honest_ones_nothing() {
     }
     let crowd = Crowd::new(&site, address(&url)).await;
     let until = Instant::now() + Duration::from_secs(seconds);
-    let watch = Watch::start(process.id());
+    let id = u32::try_from(process.id()).expect("a process with an id");
+    let watch = Watch::start(id);
     let tasks = TaskTracker::new();
     let attacks: Vec<_> = Crowd::clients()
         .map(|(kind, number)| tasks.spawn(Arc::clone(&crowd).attack(kind, number, until)))
@@ -134,7 +135,7 @@ async fn two_hundred_hostile_clients_cost_ten_honest_ones_nothing() {
         attack.await.expect("a hostile client");
     }
     let cpu = |process| usage::cpu(process).map(|cpu| cpu.as_secs_f64().round()).ok();
-    let (cpu, our_cpu) = (cpu(process.id()), cpu(std::process::id()));
+    let (cpu, our_cpu) = (cpu(id), cpu(std::process::id()));
     let calm = watch.until_below(goal.after, CALM).await;
 
     let mut problems = Vec::new();

@@ -184,12 +184,6 @@ impl Process {
         Self { id, ended, lines, keeper }
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        let id = self.id.map(|id| id.as_raw_nonzero().get());
-        id.and_then(|id| u32::try_from(id).ok()).expect("a process with an id")
-    }
-
     /// Whether it is still there.
     pub fn is_alive(&self) -> bool {
         self.ended.borrow().is_none()
