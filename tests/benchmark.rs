@@ -3,19 +3,28 @@
 use serde_json::Value;
 use std::process::Command;
 
-#[test]
-fn the_benchmark_answers_each_of_its_questions() {
+const REEF: &str = env!("CARGO_BIN_EXE_reef-under-test");
+
+/// Runs it in small; each of these figures must be there.
+fn measures(arguments: &[&str], figures: &[&str]) {
     let ended = Command::new(env!("CARGO_BIN_EXE_load"))
-        .args(["--smoke", "--json", "--reef", env!("CARGO_BIN_EXE_reef-under-test")])
+        .args(["--smoke", "--json", "--reef", REEF])
+        .args(arguments)
         .output()
         .expect("the benchmark starts");
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     let rows: Vec<Value> = serde_json::from_slice(&ended.stdout).expect("a list of figures");
-    let figure = |what: &str| {
+    for what in figures {
         let row = rows.iter().find(|row| row["what"].as_str().is_some_and(|named| named.starts_with(what)));
-        row.and_then(|row| row["figure"].as_f64()).unwrap_or_else(|| panic!("no figure for {what}: {rows:?}"))
-    };
-    for what in [
+        let figure = row.and_then(|row| row["figure"].as_f64());
+        let figure = figure.unwrap_or_else(|| panic!("no figure for {what}: {rows:?}"));
+        assert!(figure.is_finite() && figure > 0.0, "{what}: {figure}");
+    }
+}
+
+#[test]
+fn the_benchmark_answers_each_of_its_questions() {
+    let figures = [
         "start to /healthz, new data directory",
         "start to /healthz, existing data directory",
         "idle memory after the start",
@@ -23,8 +32,17 @@ fn the_benchmark_answers_each_of_its_questions() {
         "latency that a turn adds",
         "… against the former",
         "memory while 10 turns wait",
-    ] {
-        let figure = figure(what);
-        assert!(figure.is_finite() && figure > 0.0, "{what}: {figure}");
-    }
+    ];
+    measures(&[], &figures);
+}
+
+#[test]
+fn the_benchmark_compares_two_builds() {
+    let figures = [
+        "new sessions, 32 at once: CPU per turn, ratio",
+        "new sessions, 32 at once: turns per second, ratio",
+        "32 kept sessions, 32 at once: CPU per turn, ratio",
+        "32 kept sessions, 32 at once: turns per second, ratio",
+    ];
+    measures(&["--against", REEF], &figures);
 }

@@ -205,6 +205,11 @@ async fn fire(app: &TestApp, token: &str, shot: &Shot) -> Result<(), TestCaseErr
         let code = answer.code().1;
         prop_assert!(!code.is_empty() && code != "internal", "{method} {path}: {}", answer.text());
     }
+    // Whatever it was, the next one is answered.
+    let honest =
+        json!({"model": "openclaw/email-manager", "messages": [{"role": "user", "content": "honest"}]});
+    let after = app.post("/v1/chat/completions", token).json(&honest).await;
+    prop_assert!(after.status == 200, "after {method} {path}: {}", after.text());
     Ok(())
 }
 

@@ -52,9 +52,15 @@ impl Site {
 
     /// A command on this site's data with its settings, both named by the environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.prepared(&self.program);
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A program with this site's environment.
+    fn prepared(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("REEF_DATA", self.path("data"))
             .env("REEF_CONFIG", self.path("openclaw.json"))
@@ -108,6 +114,15 @@ impl Site {
     /// Starts serving on a port of its own choice, with these environment variables.
     pub fn serve(&self, environment: &[(&str, &str)]) -> Process {
         self.start(&["serve", "--listen", "127.0.0.1:0"], environment)
+    }
+
+    /// As [`Self::serve`], as a member of the control group at this folder from the first instruction on.
+    pub fn serve_within(&self, group: &Path, environment: &[(&str, &str)]) -> Process {
+        let mut command = self.prepared(Path::new("/bin/sh"));
+        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(group);
+        command.arg(&self.program).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::start(command)
     }
 
     /// Starts the program, with these environment variables.
@@ -167,6 +182,11 @@ impl Process {
             end.send_replace(Some(status));
         });
         Self { id, ended, lines, keeper }
+    }
+
+    /// Whether it is still there.
+    pub fn is_alive(&self) -> bool {
+        self.ended.borrow().is_none()
     }
 
     /// The first line of its output, from the `from`-th on, that fits, and sets `from` behind it; `None` when it ended

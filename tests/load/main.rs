@@ -7,12 +7,13 @@
 //! - [`floor`]: the least that a durable turn can cost – pass the request on, append its bytes durably, answer.
 //! - [`process`]: starting the others, and what the kernel says of them.
 //! - [`client`]: requests over connections that are kept.
-//! - [`scenarios`]: what is measured. - [`report`]: the table.
+//! - [`scenarios`]: what is measured. - [`compare`]: the same load on two builds, `--against BINARY`. - [`report`]: the table.
 //!
 //! On a machine with few cores the mock and this process take their share of every second: throughput is compared
 //! with the floor of the same run, and CPU time is that of the measured process alone.
 
 mod client;
+mod compare;
 mod floor;
 mod model;
 mod process;
@@ -53,6 +54,9 @@ struct Options {
     /// The `reef` to measure; without it, it is built first, in the profile of this program.
     #[arg(long)]
     reef: Option<PathBuf>,
+    /// An earlier `reef`: instead of everything else, the same load on both in turn, and what has changed.
+    #[arg(long, value_name = "BINARY", conflicts_with = "only")]
+    against: Option<PathBuf>,
     /// Where temporary data goes: a disk, not memory, or a durable write costs nothing. Default: beside this program.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -110,7 +114,10 @@ fn measure(options: &Options) -> Result<()> {
     let counts = if options.smoke { scenarios::Counts::smoke() } else { scenarios::Counts::full() };
     // One thread: the load takes as little as it can from the cores that everybody here shares.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(scenarios::run(&reef, data.path(), &counts, options.only))?;
+    let report = match &options.against {
+        Some(before) => runtime.block_on(compare::run(&reef, before, data.path(), &counts))?,
+        None => runtime.block_on(scenarios::run(&reef, data.path(), &counts, options.only))?,
+    };
     let mut out = std::io::stdout().lock();
     if options.json {
         writeln!(out, "{}", report.json())?;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What the mock model says: a short answer, a word per delta.
-const REPLY: &str = "The budget is still open; the treasurer should prepare it, and half an hour will do.";
+pub(crate) const REPLY: &str =
+    "The budget is still open; the treasurer should prepare it, and half an hour will do.";
 
 /// How often everything is done.
 pub(crate) struct Counts {
@@ -31,6 +32,10 @@ pub(crate) struct Counts {
     young_sessions: usize,
     /// Turns on each of them.
     young_turns: usize,
+    /// Rounds in which two builds are compared.
+    pub(crate) compared_rounds: usize,
+    /// Turns of each build in such a round.
+    pub(crate) compared_turns: usize,
 }
 
 impl Counts {
@@ -46,6 +51,8 @@ impl Counts {
             old: 10_000,
             young_sessions: 50,
             young_turns: 4,
+            compared_rounds: 21,
+            compared_turns: 2_000,
         }
     }
 
@@ -61,6 +68,8 @@ impl Counts {
             old: 40,
             young_sessions: 2,
             young_turns: 2,
+            compared_rounds: 2,
+            compared_turns: 50,
         }
     }
 }
