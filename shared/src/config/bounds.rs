@@ -1,7 +1,9 @@
 //! The list of every bound, with the values that the settings put in force.
 
 use super::Config;
-use crate::bounds::{Bound, REQUEST_TOOLS, Unit};
+use crate::bounds::{
+    BODY_LEVELS, Bound, REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS, UNREADABLE_TOLD, Unit,
+};
 
 impl Config {
     /// Every bound as it is in force, in the order in which a request meets them.
@@ -19,6 +21,10 @@ impl Config {
                 "413 payload_too_large",
             ),
             row("request.tools", REQUEST_TOOLS, Unit::Count, None, "400 invalid, naming `tools`"),
+            row("request.levels", BODY_LEVELS, Unit::Levels, None, "400 invalid, naming the field"),
+            row("stored.levels", STORED_LEVELS, Unit::Levels, None, "400 invalid; a turn fails, on record"),
+            row("settings.levels", SETTINGS_LEVELS, Unit::Levels, None, "the settings are refused"),
+            row("unreadable.told", UNREADABLE_TOLD, Unit::Count, None, "counted, not told by its id"),
         ]
     }
 }
