@@ -265,7 +265,9 @@ fn text<T: Debug>(answer: &Result<T, StoreError>) -> String {
         Err(StoreError::Fenced) => "fenced".to_owned(),
         Err(StoreError::NotFound) => "not found".to_owned(),
         Err(StoreError::TooLarge { .. }) => "too large".to_owned(),
+        Err(StoreError::TooDeep { .. }) => "too deep".to_owned(),
         Err(StoreError::Elsewhere { .. }) => "elsewhere".to_owned(),
+        Err(StoreError::Unreadable { .. }) => "unreadable".to_owned(),
         Err(StoreError::Broken(_)) => "broken".to_owned(),
         Err(StoreError::Unavailable(cause)) => unreachable!("a store on this machine is not there: {cause}"),
     }

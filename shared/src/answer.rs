@@ -52,6 +52,8 @@ pub enum Claim {
     Abandoned,
     /// Answered before.
     Answered(Answer),
+    /// Answered before, but the answer cannot be read any more.
+    Unreadable,
     /// At work until then, at most.
     Busy {
         /// The claim's end.

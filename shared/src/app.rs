@@ -14,6 +14,7 @@ use crate::principal::TokenStore;
 use crate::region::Regions;
 use crate::session::{Becomes, Session, SessionChange, SessionIndex, SessionStore};
 use crate::tool::Tool;
+use crate::unreadable::{Unreadable, Watcher};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,19 @@ pub struct Stores {
     pub answers: Arc<dyn AnswerStore>,
     /// The audit trail.
     pub audit: Arc<dyn AuditLog>,
+}
+
+/// Tells of rows that cannot be read: a line of the log for each, and a count.
+pub struct RowWatch(pub Arc<Metrics>);
+
+impl Watcher for RowWatch {
+    fn saw(&self, row: &Unreadable, is_told: bool) {
+        self.0.unreadable_row(row.table);
+        if is_told {
+            let Unreadable { table, id, why } = row;
+            tracing::error!(target: "error", { table, id, cause = why }, "a row cannot be read; see `reef data check`");
+        }
+    }
 }
 
 /// Everything a request can meet. Cheap to clone.

@@ -124,7 +124,7 @@ impl AuditFilter {
 pub struct AuditVerdict {
     /// Rows looked at.
     pub rows: u64,
-    /// Ids of rows whose hash does not fit their content, or whose predecessor is missing or changed.
+    /// Ids of rows whose hash does not fit their content, whose predecessor is missing or changed, or that cannot be read.
     pub broken: Vec<String>,
 }
 
@@ -153,6 +153,13 @@ impl ChainCheck {
         }
         self.rows += 1;
         self.last = Some((row.session.clone(), row.session_id.clone(), expected));
+    }
+
+    /// The next row cannot be read: it was changed, and what follows it in its chain cannot be linked to it.
+    pub fn feed_unreadable(&mut self, name: String) {
+        self.broken.push(name);
+        self.rows += 1;
+        self.last = None;
     }
 
     /// What was found.

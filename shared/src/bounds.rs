@@ -232,6 +232,21 @@ pub const REQUEST_TOOLS: usize = 128;
 /// Most audit rows that `reef audit list` counts before it says only that there are more: what a table on AWS answers in
 /// about a second.
 pub const AUDIT_COUNTED: usize = 10_000;
+/// Most levels of objects and lists within each other in a request's body. What is stored of a request stands some levels
+/// deeper (work > turn > options > echo), and must stay below [`STORED_LEVELS`]. Source: twice what OpenAI takes of a schema
+/// (10 levels of objects, each of which is `properties` and a name), and half of what can be read back.
+pub const BODY_LEVELS: usize = 64;
+
+/// Most levels of what is stored as JSON. Source: `serde_json` reads 127 levels and refuses the 128th.
+pub const STORED_LEVELS: usize = 127;
+
+/// Most levels of objects and lists in the settings' file, brackets in its comments counted. Source: ten times what any setting
+/// needs; the reader of JSON5 goes down by calling itself and dies of a hundred thousand.
+pub const SETTINGS_LEVELS: usize = 128;
+
+/// Most rows that one process tells of by their ids when it cannot read them; further ones are only counted. Source: more
+/// lines than a person reads, in less memory than a request takes.
+pub const UNREADABLE_TOLD: usize = 1_000;
 
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

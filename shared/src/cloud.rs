@@ -20,7 +20,7 @@ use crate::adapters::models::{self, Providers};
 use crate::agent::AgentInvoker;
 use crate::agent::home::{HomeInvoker, HomeParts, HomeReceiver};
 use crate::agent::runner::{Deadline, Runner, RunnerParts};
-use crate::app::{App, Lifecycle, Stores};
+use crate::app::{App, Lifecycle, RowWatch, Stores};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
 use crate::files::Files;
@@ -232,6 +232,7 @@ fn wire(
         .as_deref()
         .map(|namespace| Arc::new(EmfSink::new(namespace, Arc::clone(&clock))) as Arc<dyn Sink>);
     let metrics = Arc::new(Metrics::told(sink));
+    rows.sightings().watched_by(Arc::new(RowWatch(Arc::clone(&metrics))));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
     let agents: Arc<dyn AgentInvoker> = match turns {

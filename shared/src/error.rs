@@ -208,6 +208,20 @@ pub enum StoreError {
         /// The most in bytes.
         most: usize,
     },
+    /// What is to be stored is nested deeper than could be read back.
+    #[error("more than {most} levels of nesting could not be read back")]
+    TooDeep {
+        /// The most levels.
+        most: usize,
+    },
+    /// What is stored of this cannot be read any more. What else there is goes on; a person must look.
+    #[error("what is stored of {what} cannot be read")]
+    Unreadable {
+        /// Of what, for the caller: e.g. `the session`.
+        what: &'static str,
+        /// Why.
+        source: Source,
+    },
     /// It is another region's: ask there.
     #[error("it belongs to the region {region}")]
     Elsewhere {
@@ -236,6 +250,14 @@ impl From<StoreError> for Error {
             StoreError::TooLarge { bytes, most } => Self::invalid(format!(
                 "this is too large to be stored: {bytes} bytes, at most {most} at once; send or ask for less"
             )),
+            StoreError::TooDeep { most } => Self::invalid(format!(
+                "this is nested too deeply to be stored: at most {most} levels of objects and lists"
+            )),
+            StoreError::Unreadable { what, source } => Self::new(
+                ErrorKind::Internal,
+                format!("what is stored of {what} cannot be read any more; whoever runs this installation must look"),
+            )
+            .caused_by(source),
             StoreError::Elsewhere { region } => {
                 Self::invalid(format!("it belongs to the region {region}: ask for it there"))
             }

@@ -1,10 +1,10 @@
 //! Jobs: accepted work that runs later, and the [`JobQueue`] port.
 
-use crate::agent::RunRequest;
+use crate::agent::{RunOptions, RunRequest};
 use crate::bounds::DONE_JOBS_KEPT;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, TenantId};
+use crate::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId, TurnId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -26,6 +26,23 @@ pub struct NewJob {
 pub enum Work {
     /// Runs a turn.
     Turn(Box<RunRequest>),
+}
+
+impl Work {
+    /// What stands for work that cannot be read: a turn of nobody, without input, which nobody accepts.
+    pub fn unknown(tenant: &TenantId, id: &JobId) -> Self {
+        Self::Turn(Box::new(RunRequest {
+            turn: TurnId::new(id.as_str()),
+            tenant: tenant.clone(),
+            principal: PrincipalId::new(""),
+            agent: AgentId::new(""),
+            session: SessionKey::new(""),
+            sticky: false,
+            idempotency: None,
+            input: Vec::new(),
+            options: RunOptions::default(),
+        }))
+    }
 }
 
 /// Where a job stands.
@@ -56,6 +73,31 @@ pub struct Job {
     pub visible_at: Timestamp,
     /// Why the last attempt failed, or the job is dead.
     pub reason: Option<String>,
+    /// What is wrong with its row, if that cannot be read. Of the job only its name is known then: its work is
+    /// [`Work::unknown`], and whoever gets it delivered ends it as dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+}
+
+impl Job {
+    /// A job whose row cannot be read.
+    pub fn unreadable(tenant: TenantId, id: JobId, state: JobState, why: String) -> Self {
+        let work = Work::unknown(&tenant, &id);
+        Self {
+            job: NewJob { id, tenant, work },
+            state,
+            attempts: 0,
+            created_at: Timestamp::EPOCH,
+            visible_at: Timestamp::EPOCH,
+            reason: Some(unreadable_reason(&why)),
+            unreadable: Some(why),
+        }
+    }
+}
+
+/// Why a job is dead whose row cannot be read.
+pub fn unreadable_reason(why: &str) -> String {
+    format!("unreadable: what the job was to do cannot be read any more ({why})")
 }
 
 /// How long a job is kept that is done: 14 days, as long as a message about it may lie in SQS, dead letters included, so
@@ -130,7 +172,8 @@ pub trait JobQueue: Send + Sync {
     /// job that is done for [`DONE_KEPT`], any other one for good.
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Takes up to `max` due jobs, longest due first, and hides each until `until`. Empty if none is due; does not wait.
+    /// Takes up to `max` due jobs, longest due first, and hides each until `until`. Empty if none is due; does not wait. One
+    /// whose row cannot be read is delivered as [`Job::unreadable`]: it hides no other.
     async fn receive(
         &self,
         max: usize,
@@ -150,7 +193,7 @@ pub trait JobQueue: Send + Sync {
     /// [`StoreError::Fenced`] as with [`JobQueue::extend`].
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Jobs that fit and are kept at `now`, newest first.
+    /// Jobs that fit and are kept at `now`, newest first; also those that cannot be read.
     async fn list(
         &self,
         tenant: &TenantId,
@@ -161,7 +204,8 @@ pub trait JobQueue: Send + Sync {
     /// Delivers a dead job again, at once, with its attempts back to 0.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if there is no such dead job; [`StoreError::Elsewhere`] if it is in the queue of another
+    /// [`StoreError::NotFound`] if there is no such dead job; [`StoreError::Unreadable`] if it cannot be read;
+    /// [`StoreError::Elsewhere`] if it is in the queue of another
     /// region, which alone knows what ran there. From one that was taken out of service it is taken over: what may not run
     /// twice is not run then.
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError>;

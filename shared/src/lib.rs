@@ -9,7 +9,8 @@
 //! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
 //! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`files`] (what it works with) · [`job`] (work that runs later) ·
 //! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`region`] (homes of sessions) · [`answer`] (idempotency of requests that are no
-//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`clock`], [`id`] (time and names,
+//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`nesting`] (how deep a text is nested) ·
+//! [`unreadable`] (rows that cannot be read) · [`clock`], [`id`] (time and names,
 //! injected) · [`secret`] (what is never shown) · [`quote`] (what others wrote, in sentences of ours) · [`error`] (what a failure means).
 //!
 //! *What runs on them*: [`agent::runner`] (the turn's loop) · [`agent::prompt`] (transcript to model request) ·
@@ -43,6 +44,7 @@ pub mod logs;
 pub mod message;
 pub mod metrics;
 pub mod model;
+pub mod nesting;
 pub mod principal;
 pub mod quote;
 pub mod region;
@@ -50,4 +52,5 @@ pub mod secret;
 pub mod session;
 pub mod tool;
 pub mod tools;
+pub mod unreadable;
 pub mod worker;

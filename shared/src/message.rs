@@ -121,6 +121,11 @@ impl Message {
 }
 
 impl MessageBody {
+    /// Stands in a transcript for a message that cannot be read any more.
+    pub fn unreadable() -> Self {
+        Self::user_text("[This message cannot be read any more.]")
+    }
+
     /// A user's message of one text.
     pub fn user_text(text: impl Into<String>) -> Self {
         Self::User { parts: vec![Part::Text { text: text.into() }] }

@@ -50,6 +50,8 @@ pub enum Measured {
     DeadJob,
     /// Somebody who asked was told that no traffic may come.
     NotReady,
+    /// A row of the store cannot be read.
+    UnreadableRow,
 }
 
 /// Who is told. Does not block: requests and turns wait for it.
@@ -138,6 +140,13 @@ impl Metrics {
     /// A check was told that no traffic may come.
     pub fn not_ready(&self) {
         self.tell(Measured::NotReady);
+    }
+
+    /// A row of this table cannot be read; told once per row and process.
+    pub fn unreadable_row(&self, table: &'static str) {
+        let labels = vec![Label::from_static_parts("table", table)];
+        self.counter("reef_unreadable_rows_total", labels).increment(1);
+        self.tell(Measured::UnreadableRow);
     }
 
     /// A model was called. `outcome`: `completed` or `error`.
@@ -296,6 +305,7 @@ impl Metrics {
             ("openclaw_session_turn_created_total", "Turns accepted"),
             ("reef_connections_closed_total", "Connections that were ended here, not by the client"),
             ("reef_connections_refused_total", "Connections for which there was no place"),
+            ("reef_unreadable_rows_total", "Rows of the store that this process could not read"),
         ];
         for (name, text) in counters {
             self.recorder().describe_counter(name.into(), None, text.into());

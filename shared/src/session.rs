@@ -154,6 +154,9 @@ pub enum Begun {
         /// How often it was resumed since it recorded its newest message, this time included.
         tries: u32,
     },
+    /// The same turn, interrupted, and what is stored of it cannot be read: its lease is the caller's now, to end it. Whether
+    /// it went on anywhere is not known, so it is not run again.
+    Unreadable(Lease),
     /// The same turn, finished before.
     Replayed(Box<Turn>),
     /// The session is at work until (at most) then: on this very turn, or on another one.
@@ -254,6 +257,21 @@ pub struct Parked {
     pub at: Timestamp,
 }
 
+impl Failure {
+    /// What is left to be said of a turn whose record cannot be read. For good: nobody knows what running it again would do
+    /// twice.
+    pub fn unreadable() -> Self {
+        Self {
+            kind: ErrorKind::NotFound,
+            message: "what was stored of this turn cannot be read any more, so it was ended as failed; whether its tools \
+                      took effect is not known. To ask again, use a new idempotency key"
+                .to_owned(),
+            param: None,
+            retry_after: None,
+        }
+    }
+}
+
 impl TurnOutcome {
     /// Whether the same idempotency key may run the turn again: after a failure that can pass.
     pub const fn may_run_again(&self) -> bool {
@@ -261,7 +279,8 @@ impl TurnOutcome {
     }
 }
 
-/// A turn as stored.
+/// A turn as stored. Of one whose record cannot be read, what can be: its options are null then, and if it has ended, and
+/// not even its outcome is left, that is [`Failure::unreadable`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
     /// Which.
@@ -394,8 +413,12 @@ pub trait SessionStore: Send + Sync {
     /// only those from the lease's input on count. Input and audit row are not written for [`Begun::Resumed`]. A
     /// lease has run out from `until` on (`until <= now`).
     ///
+    /// A known turn that has not ended and cannot be read is [`Begun::Unreadable`] when its lease has run out; one that has
+    /// ended is replayed as far as it can be read.
+    ///
     /// # Errors
-    /// [`StoreError::Broken`] if the session belongs to another agent.
+    /// [`StoreError::Broken`] if the session belongs to another agent; [`StoreError::Unreadable`] if its head, or what is kept
+    /// under the key, cannot be read.
     async fn begin(&self, turn: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError>;
 
     /// Journals a step and extends the lease to `until`, atomically; an empty step only extends. Returns the lease to
@@ -449,7 +472,7 @@ pub struct SessionFilter {
 /// Finds and manages sessions as a whole: what operators, sweeps and clean-ups need beyond a turn.
 #[async_trait]
 pub trait SessionIndex: Send + Sync {
-    /// Sessions that fit, last changed first; ties by key.
+    /// Sessions that fit, last changed first; ties by key. What cannot be read is left out.
     async fn list(&self, tenant: &TenantId, filter: &SessionFilter) -> Result<Vec<Session>, StoreError>;
 
     /// Turns whose lease ran out before `now` without an end, oldest first: to be resumed. Of every tenant; of several
@@ -474,6 +497,25 @@ pub trait SessionIndex: Send + Sync {
         id: &SessionId,
         now: Timestamp,
     ) -> Result<Session, StoreError>;
+
+    /// Makes a session whose head cannot be read usable again: gives it an empty transcript under the id named, as a reset
+    /// does, whoever holds it – or deletes it with whatever of it can be found. Only of one of these agents, if they are
+    /// named. Returns the new head after a reset.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such session, if its head can be read, or if it is not known to belong to one
+    /// of the agents; [`StoreError::Unreadable`] if a reset cannot find out whose session it is: it can only be deleted.
+    async fn repair(
+        &self,
+        _tenant: &TenantId,
+        _key: &SessionKey,
+        _agents: Option<&[AgentId]>,
+        _to: &Becomes,
+        _now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        // A store whose heads are no bytes has none that cannot be read.
+        Err(StoreError::NotFound)
+    }
 
     /// Deletes the session, whose present transcript is `from`, with all its transcripts and turns; the audit trail stays.
     ///

@@ -6,7 +6,7 @@ pub mod sweep;
 use crate::agent::{AgentInvoker, RunRequest, TurnEvent};
 use crate::app::App;
 use crate::error::{Error, ErrorKind, JobVerdict, StoreError};
-use crate::job::{Delivery, Outcome, Work};
+use crate::job::{Delivery, Outcome, Work, unreadable_reason};
 use crate::session::{Turn, TurnOutcome};
 use futures::{FutureExt, StreamExt};
 use std::panic::AssertUnwindSafe;
@@ -29,6 +29,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from
 
 /// Runs one delivery to its end. Runs the work at most once at a time: a turn delivered twice is resumed or replayed.
 pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
+    if let Some(why) = &delivery.job.unreadable {
+        return Outcome::Dead { reason: unreadable_reason(why) };
+    }
     let (attempt, max_attempts) = (delivery.job.attempts, app.config.turns.job_max_attempts);
     let Work::Turn(request) = &delivery.job.job.work;
     if attempt > max_attempts {

@@ -38,6 +38,7 @@ fn pending(id: &str, now: i64) -> Job {
         created_at: at(now),
         visible_at: at(now),
         reason: None,
+        unreadable: None,
     }
 }
 

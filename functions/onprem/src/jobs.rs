@@ -134,6 +134,12 @@ async fn redrive(queue: &dyn JobQueue, id: String, output: OutputArgs) -> Result
                 "there is no dead job {shown}; see `reef jobs list --state dead`"
             )));
         }
+        Err(StoreError::Unreadable { source, .. }) => {
+            let shown = output::clean(id.as_str());
+            return Err(Fault::new(format!(
+                "the job {shown} cannot be read, so it cannot be delivered again: {source}; `reef data check` lists what else cannot be read"
+            )));
+        }
         Err(StoreError::Elsewhere { region }) => {
             return Err(Fault::new(format!(
                 "the job {} belongs to the region {region}: redrive it there, with AWS_REGION={region}. If that region is lost, evacuate it first; if it is evacuated, part of the job was never replicated, and it waits for that region",

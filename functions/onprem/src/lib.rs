@@ -7,6 +7,7 @@
 mod agents;
 mod audit;
 mod chat;
+mod check;
 mod completions;
 mod config;
 mod data;
@@ -75,6 +76,9 @@ enum Command {
     /// Read and verify the audit trail.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Check the data for damage.
+    #[command(subcommand)]
+    Data(check::DataCommand),
     /// Check and show the settings.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -122,6 +126,7 @@ pub fn main(wrap: Wrap) -> ExitCode {
         Command::Sessions(command) => sessions::run(command, &host),
         Command::Jobs(command) => jobs::run(command, &host),
         Command::Audit(command) => audit::run(command, &host),
+        Command::Data(command) => check::run(command, &host),
         Command::Config(command) => config::run(command, &host),
         Command::Deploy(args) => deploy::run(&args),
         #[cfg(feature = "aws")]

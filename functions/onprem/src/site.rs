@@ -7,7 +7,7 @@ use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
 use shared::adapters::prometheus::Prometheus;
 use shared::agent::runner::{Runner, RunnerParts};
-use shared::app::{App, Lifecycle, Stores};
+use shared::app::{App, Lifecycle, RowWatch, Stores};
 use shared::clock::{Clock, SystemClock};
 use shared::config::Config;
 use shared::files::Files;
@@ -90,6 +90,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let metrics = Arc::new(Metrics::kept(Prometheus::default()));
+    store.sightings().watched_by(Arc::new(RowWatch(Arc::clone(&metrics))));
     let tools = Arc::new(outside.tools);
     let tasks = TaskTracker::new();
     let runner = Runner::new(RunnerParts {

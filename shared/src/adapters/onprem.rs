@@ -3,4 +3,4 @@
 mod sql;
 mod sqlite;
 
-pub use sqlite::{OpenError, Sqlite};
+pub use sqlite::{Checked, OpenError, Sqlite};

@@ -19,7 +19,7 @@ use crate::id::{IdSource, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::MessageBody;
 use crate::metrics::Metrics;
 use crate::model::{ModelProvider, ModelRef};
-use crate::session::{Begun, Lease, NewTurn, SessionStore, Turn, TurnOutcome, Window};
+use crate::session::{Begun, Failure, Lease, NewTurn, SessionStore, Turn, TurnOutcome, Window};
 use crate::tool::Tool;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -255,6 +255,9 @@ impl Shared {
                 Begun::Resumed { lease, steps, .. } => {
                     return Ok(Accepted::Run { lease, so_far: SoFar::Steps(steps) });
                 }
+                Begun::Unreadable(lease) => {
+                    self.end_unreadable(&lease).await?;
+                }
                 Begun::Replayed(turn) => return Ok(Accepted::Replay(turn)),
                 Begun::Mismatch => {
                     return Err(Error::new(
@@ -332,7 +335,7 @@ impl Shared {
 
     /// Takes an interrupted turn's lease and runs it to its end. The caller holds the session's lane.
     async fn finish(self: &Arc<Self>, turn: Turn) -> Result<TurnOutcome, Error> {
-        let options: RunOptions = serde_json::from_value(turn.options.clone()).map_err(Error::internal)?;
+        let options: Result<RunOptions, _> = serde::Deserialize::deserialize(&turn.options);
         let again = NewTurn {
             turn: turn.id,
             tenant: turn.tenant,
@@ -357,6 +360,7 @@ impl Shared {
                 tracing::warn!(target: "operation", { turn.id = %lease.turn, session.key = %lease.session, tries }, "turn resumed");
                 (lease, steps)
             }
+            Begun::Unreadable(lease) => return self.end_unreadable(&lease).await,
             Begun::Replayed(turn) => {
                 return turn.outcome.ok_or_else(|| Error::internal("a replayed turn has no outcome"));
             }
@@ -371,6 +375,7 @@ impl Shared {
             }
             Begun::Elsewhere(home) => return Err(elsewhere(&home)),
         };
+        let Ok(options) = options else { return self.end_unreadable(&lease).await };
         let Some(agent) = self.parts.config.agent(&again.agent).cloned() else {
             let error = Error::not_found(format!("the agent '{}' is no longer configured", again.agent));
             return TurnRun::refuse(self, &lease, error, Vec::new()).await;
@@ -378,6 +383,14 @@ impl Shared {
         TurnRun::new(Arc::clone(self), agent, again.principal, options, lease, None)
             .complete(SoFar::Steps(steps))
             .await
+    }
+
+    /// Ends a turn of which not all that is stored can be read: its session goes on without it.
+    async fn end_unreadable(self: &Arc<Self>, lease: &Lease) -> Result<TurnOutcome, Error> {
+        tracing::error!(target: "error", { turn.id = %lease.turn,
+            session.key = %lease.session }, "a turn was given up: what is stored of it cannot be read");
+        let row = self.audit(&PrincipalId::new("reef"), "turn.given_up", json!({"unreadable": true}));
+        TurnRun::refuse(self, lease, Failure::unreadable().into(), vec![row]).await
     }
 
     /// Ends a turn that was resumed too often at the same step.

@@ -87,7 +87,7 @@ impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
         match error {
             // It would be as large for whoever resumed the turn.
-            StoreError::TooLarge { .. } => Self::Failed(error.into()),
+            StoreError::TooLarge { .. } | StoreError::TooDeep { .. } => Self::Failed(error.into()),
             _ => Self::Lost(error.into()),
         }
     }
@@ -240,7 +240,7 @@ impl TurnRun {
         self.note("turn.committed", detail);
         let last = Step { messages: last, audit: std::mem::take(&mut self.audit) };
         if let Err(error) = self.commit(&last, &outcome).await {
-            let is_too_large = matches!(error, StoreError::TooLarge { .. });
+            let is_too_large = matches!(error, StoreError::TooLarge { .. } | StoreError::TooDeep { .. });
             let error = Error::from(error);
             if is_too_large && !matches!(outcome, TurnOutcome::Failed(_)) {
                 // Resumed, it would come to the same end. What it did stays on record, less the end that it did not have.

@@ -43,6 +43,7 @@ fn metric(measured: Measured) -> (&'static str, &'static str, Value) {
         Measured::TurnError => ("TurnErrors", "Count", json!(1)),
         Measured::DeadJob => ("DeadJobs", "Count", json!(1)),
         Measured::NotReady => ("NotReady", "Count", json!(1)),
+        Measured::UnreadableRow => ("UnreadableRows", "Count", json!(1)),
     }
 }
 
@@ -88,6 +89,7 @@ mod tests {
             (Measured::TurnError, "TurnErrors"),
             (Measured::DeadJob, "DeadJobs"),
             (Measured::NotReady, "NotReady"),
+            (Measured::UnreadableRow, "UnreadableRows"),
         ] {
             let expected = json!({
                 "_aws": {

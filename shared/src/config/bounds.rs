@@ -3,7 +3,10 @@
 mod rows;
 
 use super::Config;
-use crate::bounds::{AUDIT_COUNTED, Bound, HEAD_BYTES, REQUEST_TOOLS, Unit};
+use crate::bounds::{
+    AUDIT_COUNTED, BODY_LEVELS, Bound, HEAD_BYTES, REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS,
+    UNREADABLE_TOLD, Unit,
+};
 use std::time::Duration;
 
 /// The first parts of the names, in the order in which a request meets them.
@@ -76,6 +79,10 @@ impl Config {
                 None,
                 "`reef audit list` says that there are more",
             ),
+            row("request.levels", BODY_LEVELS, Unit::Levels, None, "400 invalid, naming the field"),
+            row("stored.levels", STORED_LEVELS, Unit::Levels, None, "400 invalid; a turn fails, on record"),
+            row("settings.levels", SETTINGS_LEVELS, Unit::Levels, None, "the settings are refused"),
+            row("unreadable.told", UNREADABLE_TOLD, Unit::Count, None, "counted, not told by its id"),
         ]
     }
 }

@@ -1,6 +1,8 @@
 //! JSON5 text to JSON, with what a plain map forgets: keys given twice, and the order of `agents.entries`.
 
 use super::problems::Problems;
+use crate::bounds::SETTINGS_LEVELS;
+use crate::nesting::too_deep;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -16,6 +18,13 @@ pub(super) struct Source {
 /// Reads JSON5. Of a key that is given twice the last value is kept, and the problem noted.
 pub(super) fn parse(text: &str, problems: &mut Problems) -> Source {
     let mut source = Source { value: Value::Null, entry_order: Vec::new() };
+    // The reader goes down by calling itself, and has no bound of its own.
+    if too_deep(text.as_bytes(), SETTINGS_LEVELS).is_some() {
+        let most =
+            format!("the file is nested too deeply: at most {SETTINGS_LEVELS} levels of objects and lists");
+        problems.add("", most);
+        return source;
+    }
     match json5::from_str::<Node>(text) {
         Ok(node) => source.value = node.into_value("", &mut source.entry_order, problems),
         Err(error) => problems.add("", format!("the file is not JSON5: {error}")),
@@ -145,6 +154,20 @@ mod tests {
             problems.to_string(),
             "agents.entries.adam.x: is given twice\nagents.entries.zoe: is given twice"
         );
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_a_problem_and_ends_no_process() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        for (levels, expected) in [
+            (128, ""),
+            (129, "the file is nested too deeply: at most 128 levels of objects and lists"),
+            (200_000, "the file is nested too deeply: at most 128 levels of objects and lists"),
+        ] {
+            let mut problems = Problems::default();
+            parse(&nested(levels), &mut problems);
+            assert_eq!(problems.to_string(), expected);
+        }
     }
 
     #[test]

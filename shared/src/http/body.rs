@@ -1,7 +1,9 @@
 //! Bodies: reading one within its limits, making sense of it as JSON, answering JSON; paths and queries.
 
 use super::error::ApiError;
+use crate::bounds::BODY_LEVELS;
 use crate::bounds::BODY_TIME;
+use crate::nesting::{TooDeep, too_deep};
 use crate::quote::{quoted, reason};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
@@ -40,9 +42,13 @@ pub(super) async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result
 /// Reads a body as a JSON object. Fields that `T` does not have are read over.
 ///
 /// # Errors
-/// 400: not UTF-8, not JSON, or a field of the wrong type, which is then named.
+/// 400: not UTF-8, not JSON, nested too deeply, or a field of the wrong type; the field is named.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::invalid("the body is not valid UTF-8"))?;
+    // Also in fields that are ignored, so that whatever is kept of the body can be read back, however deep it then stands.
+    if let Some(TooDeep { path }) = too_deep(body, BODY_LEVELS) {
+        return Err(nested_too_deeply(&path));
+    }
     match serde_json::from_str(text) {
         // A list would fill the fields of `T` in their order.
         Ok(_) if !text.trim_start().starts_with('{') => {
@@ -52,6 +58,15 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiErro
         Err(error) if error.is_data() => Err(wrong_field::<T>(text, &error)),
         Err(error) => Err(ApiError::invalid(error.to_string())),
     }
+}
+
+fn nested_too_deeply(path: &str) -> ApiError {
+    let most =
+        format!("is nested too deeply: at most {BODY_LEVELS} levels of objects and lists in a whole body");
+    if path.is_empty() {
+        return ApiError::invalid(format!("the body {most}"));
+    }
+    ApiError::invalid_at(path, format!("`{path}` {most}"))
 }
 
 /// Reads once more, this time keeping track of the path: only what fails pays for it.

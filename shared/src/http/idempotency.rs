@@ -149,6 +149,7 @@ pub(super) async fn once(
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             return Ok(response);
         }
+        Claim::Unreadable => return Err(unreadable()),
         Claim::Busy { until } => return Err(busy(until.since(now))),
         Claim::Mismatch => return Err(mismatch()),
     }
@@ -164,7 +165,7 @@ pub(super) async fn once(
         }
     };
     if let Err(error) = answers.store(&key, &answer, clock.now()).await {
-        let is_too_large = matches!(error, StoreError::TooLarge { .. });
+        let is_too_large = matches!(error, StoreError::TooLarge { .. } | StoreError::TooDeep { .. });
         let error = ApiError::from(error);
         if is_too_large {
             // What was done is done: the key says so for good instead of doing it again when its claim has run out.
@@ -193,6 +194,13 @@ fn busy(wait: Duration) -> ApiError {
     let message = "a request with this idempotency key is still at work";
     // The claim's end is the worst case; most work is done within seconds.
     Error::new(ErrorKind::Conflict, message).after(wait.min(Duration::from_secs(5))).into()
+}
+
+/// Whatever was done under the key is done; to say so again for good is better than to do it twice.
+fn unreadable() -> ApiError {
+    ApiError::not_found(
+        "this idempotency key was answered before, but the answer cannot be read any more; to ask again, use a new key",
+    )
 }
 
 fn mismatch() -> ApiError {

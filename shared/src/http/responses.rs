@@ -215,7 +215,7 @@ async fn enqueue(
             work: Work::Turn(Box::new(request)),
         };
         let is_new = app.stores.jobs.enqueue(&job, Duration::ZERO, app.clock.now()).await?;
-        if let Some(Job { job: NewJob { work: Work::Turn(stored), .. }, .. }) =
+        if let Some(Job { job: NewJob { work: Work::Turn(stored), .. }, unreadable: None, .. }) =
             if is_new { None } else { self::job(gateway, caller, response.turn()).await? }
         {
             response = Response::new(&stored.turn, &stored.options);
@@ -240,7 +240,7 @@ impl Found {
     fn response(self) -> Result<Response, ApiError> {
         match self {
             Self::Turn(turn, job) => {
-                let options = read_options(&turn)?;
+                let options = read_options(&turn);
                 let mut response = Response::new(&turn.id, &options);
                 match turn.outcome {
                     // It failed in a way that may pass, and will be tried again.
@@ -268,8 +268,9 @@ impl Found {
     }
 }
 
-fn read_options(turn: &Turn) -> Result<RunOptions, ApiError> {
-    Ok(serde::Deserialize::deserialize(&turn.options).map_err(Error::internal)?)
+/// A turn's options; the default ones if they cannot be read: such a turn has failed, or is about to.
+fn read_options(turn: &Turn) -> RunOptions {
+    serde::Deserialize::deserialize(&turn.options).unwrap_or_default()
 }
 
 /// Looks a response up; `None` if there is none, or if the caller may not know of it.
@@ -296,7 +297,7 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Option<Fou
         return Ok(None);
     }
     let may_run_again = turn.outcome.as_ref().is_some_and(|outcome| outcome.may_run_again());
-    let job = if may_run_again && Echo::of(&read_options(&turn)?).background {
+    let job = if may_run_again && Echo::of(&read_options(&turn)).background {
         job(gateway, caller, &id).await?
     } else {
         None

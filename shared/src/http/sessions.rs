@@ -11,7 +11,7 @@ use super::fields::wrong;
 use super::idempotency;
 use crate::answer::Answer;
 use crate::bounds::SESSIONS_PAGE;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, StoreError};
 use crate::id::{AgentId, SessionId, SessionKey};
 use crate::principal::Scope;
 use crate::session::{Becomes, Session, SessionChange, SessionFilter};
@@ -213,6 +213,33 @@ fn change(session: Session, to: Becomes) -> SessionChange {
     SessionChange { tenant: session.tenant, session: session.key, from: session.id, to }
 }
 
+/// Makes of a session whose head cannot be read what is asked for; `error` is why it was not found.
+///
+/// # Errors
+/// `error`, unless that is the reason; those of the store.
+async fn repair(
+    gateway: &Gateway,
+    caller: &Caller,
+    key: &str,
+    to: Becomes,
+    error: ApiError,
+) -> Result<Option<Session>, ApiError> {
+    if error.kind() != ErrorKind::Internal {
+        return Err(error);
+    }
+    let (app, name) = (&gateway.app, SessionKey::new(key));
+    let repaired =
+        app.stores.index.repair(&caller.tenant, &name, caller.agents.as_deref(), &to, app.clock.now()).await;
+    match repaired {
+        Ok(session) => {
+            tracing::warn!(target: "operation", { session.key = %key, principal = %caller.id }, "a session that could not be read was reset or deleted");
+            Ok(session)
+        }
+        Err(StoreError::NotFound) => Err(error),
+        Err(other) => Err(other.into()),
+    }
+}
+
 /// Gives the session a new, empty transcript.
 #[utoipa::path(
     post, path = "/v1/sessions/{key}/reset", operation_id = "resetSession", tag = "sessions",
@@ -237,7 +264,13 @@ pub(super) async fn reset(
         None => app.ids.ulid(now),
     });
     let work = async {
-        let session = find(&gateway, &caller, &key).await?;
+        let session = match find(&gateway, &caller, &key).await {
+            Ok(session) => session,
+            Err(error) => {
+                let repaired = repair(&gateway, &caller, &key, Becomes::Empty(fresh), error).await?;
+                return Ok(Answer::json(&repaired.map(SessionView::from)));
+            }
+        };
         let session = app.change(&change(session, Becomes::Empty(fresh))).await?;
         tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session reset");
         Ok(Answer::json(&SessionView::from(session)))
@@ -269,8 +302,13 @@ pub(super) async fn delete(
     PathArgs(key): PathArgs<String>,
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Sessions)?;
-    let session = find(&gateway, &caller, &key).await?;
-    let session = gateway.app.change(&change(session, Becomes::Nothing)).await?;
+    let id = match find(&gateway, &caller, &key).await {
+        Ok(session) => gateway.app.change(&change(session, Becomes::Nothing)).await?.key,
+        Err(error) => {
+            repair(&gateway, &caller, &key, Becomes::Nothing, error).await?;
+            SessionKey::new(key.as_str())
+        }
+    };
     tracing::info!(target: "operation", { session.key = %key, principal = %caller.id }, "session deleted");
-    Ok(json(StatusCode::OK, &Deleted { id: session.key, object: "session.deleted", deleted: true }))
+    Ok(json(StatusCode::OK, &Deleted { id, object: "session.deleted", deleted: true }))
 }

@@ -16,6 +16,7 @@ mod keys;
 mod late;
 mod limits;
 mod pasts;
+mod repair;
 pub mod schema;
 mod sessions;
 mod steps;
@@ -29,6 +30,7 @@ pub use dynamo_table::{DynamoTable, Units};
 pub use homes::DynamoRegions;
 
 use crate::error::StoreError;
+use crate::unreadable::Sightings;
 use std::sync::Arc;
 use table::{Table, Write, WriteError};
 
@@ -41,6 +43,7 @@ pub struct DynamoStores {
     core: Arc<dyn Table>,
     local: Arc<dyn Table>,
     here: Here,
+    sightings: Sightings,
 }
 
 /// Which region's stores these are.
@@ -67,7 +70,29 @@ impl Here {
 impl DynamoStores {
     /// Stores over `core`, which may be replicated to other regions, and `local`, which is not.
     pub fn new(core: Arc<dyn Table>, local: Arc<dyn Table>, here: Here) -> Self {
-        Self { core, local, here }
+        Self { core, local, here, sightings: Sightings::default() }
+    }
+
+    /// The items that could not be read.
+    pub fn sightings(&self) -> &Sightings {
+        &self.sightings
+    }
+
+    /// What was read; `None`, and told of, if it cannot be: it is one of many, and hides none of them.
+    fn or_seen<V>(
+        &self,
+        table: &'static str,
+        id: impl FnOnce() -> String,
+        read: Result<V, StoreError>,
+    ) -> Result<Option<V>, StoreError> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(StoreError::Broken(source) | StoreError::Unreadable { source, .. }) => {
+                self.sightings.see(table, id(), &source.to_string());
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Writes to `core`: `false` if a condition did not hold or somebody else was at it, so that all must be read and

@@ -72,6 +72,7 @@ impl JobQueue for Memory {
             created_at: now,
             visible_at: now + delay,
             reason: None,
+            unreadable: None,
         };
         records.insert(key, JobRecord { job, token: 0, kept_until: None });
         Ok(true)

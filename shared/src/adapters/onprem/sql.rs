@@ -9,6 +9,7 @@
 
 pub(super) mod answers;
 pub(super) mod audit;
+pub(super) mod check;
 pub(super) mod index;
 pub(super) mod jobs;
 pub(super) mod limits;
@@ -16,8 +17,10 @@ pub(super) mod schema;
 pub(super) mod sessions;
 pub(super) mod tokens;
 
+use crate::bounds::STORED_LEVELS;
 use crate::clock::Timestamp;
 use crate::error::{Source, StoreError};
+use crate::nesting::too_deep;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
@@ -40,6 +43,17 @@ pub(super) trait Tx: Send {
         sql: &'static str,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, SqlError>> + Send;
+
+    /// As [`Tx::query`], but keeps what was found before the database failed: what lies on a damaged page, and behind it,
+    /// hides nothing that lies before it.
+    fn query_until(
+        &mut self,
+        sql: &'static str,
+        args: &[Arg<'_>],
+    ) -> impl Future<Output = (Vec<Row>, Option<SqlError>)> + Send;
+
+    /// Tells of a row that cannot be read.
+    fn saw(&mut self, table: &'static str, id: String, why: &str);
 
     /// Runs several statements without parameters: a migration.
     fn batch(&mut self, sql: &str) -> impl Future<Output = Result<(), SqlError>> + Send;
@@ -171,6 +185,20 @@ pub(super) enum Field {
     Null,
     Int(i64),
     Text(String),
+    /// What no column of ours may hold, and which it is: bytes, a fraction, a text that is no UTF-8.
+    Odd(&'static str),
+}
+
+impl Field {
+    /// What it is, without what it says: that is somebody's.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "NULL",
+            Self::Int(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::Odd(what) => what,
+        }
+    }
 }
 
 /// A row, read field by field in the order of the query's columns.
@@ -182,11 +210,27 @@ impl Row {
         Self(fields.into_iter())
     }
 
+    /// The next fields as a name for people, for a row that may turn out to be unreadable.
+    pub(super) fn name(&self, fields: usize) -> String {
+        let mut name = String::new();
+        for field in self.0.as_slice().iter().take(fields) {
+            if !name.is_empty() {
+                name.push_str(" / ");
+            }
+            match field {
+                Field::Text(text) => name.extend(text.chars().take(LONGEST_NAME)),
+                Field::Int(number) => name.push_str(&number.to_string()),
+                Field::Null | Field::Odd(_) => name.push_str(field.kind()),
+            }
+        }
+        name
+    }
+
     pub(super) fn opt_text(&mut self) -> Result<Option<String>, SqlError> {
         match self.0.next() {
             Some(Field::Text(text)) => Ok(Some(text)),
             Some(Field::Null) => Ok(None),
-            other => Err(SqlError::broken(format!("expected a text, found {other:?}"))),
+            other => Err(odd("a text", other.as_ref())),
         }
     }
 
@@ -203,7 +247,7 @@ impl Row {
         match self.0.next() {
             Some(Field::Int(number)) => Ok(Some(number)),
             Some(Field::Null) => Ok(None),
-            other => Err(SqlError::broken(format!("expected a number, found {other:?}"))),
+            other => Err(odd("a number", other.as_ref())),
         }
     }
 
@@ -234,17 +278,93 @@ impl Row {
     }
 }
 
-/// A value as stored JSON.
-pub(super) fn to_json<V: Serialize>(value: &V) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Broken(error.into()))
+fn odd(expected: &str, found: Option<&Field>) -> SqlError {
+    SqlError::broken(format!("expected {expected}, found {}", found.map_or("no column", Field::kind)))
 }
 
-/// Reads each row with `read`.
+/// Characters of each part of a row's name that are told.
+const LONGEST_NAME: usize = 100;
+
+/// A value as stored JSON, which can be read back.
+pub(super) fn to_json<V: Serialize>(value: &V) -> Result<String, StoreError> {
+    let text = serde_json::to_string(value).map_err(|error| StoreError::Broken(error.into()))?;
+    match too_deep(text.as_bytes(), STORED_LEVELS) {
+        Some(_) => Err(StoreError::TooDeep { most: STORED_LEVELS }),
+        None => Ok(text),
+    }
+}
+
+/// Reads each row with `read`, of rows that belong together: if one of them cannot be read, the whole cannot.
 pub(super) fn read_all<V>(
     rows: Vec<Row>,
     read: impl Fn(&mut Row) -> Result<V, SqlError>,
 ) -> Result<Vec<V>, SqlError> {
     rows.into_iter().map(|mut row| read(&mut row)).collect()
+}
+
+/// Reads each row with `read`, of rows that are independent of each other: one that cannot be read is left out and told of,
+/// by the name that its first `named_by` fields are.
+pub(super) fn read_each<T: Tx, V>(
+    tx: &mut T,
+    (table, named_by): (&'static str, usize),
+    rows: Vec<Row>,
+    read: impl Fn(&mut Row) -> Result<V, SqlError>,
+) -> Vec<V> {
+    let mut found = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let name = row.name(named_by);
+        match read(&mut row) {
+            Ok(value) => found.push(value),
+            Err(error) => tx.saw(table, name, &cause(error)),
+        }
+    }
+    found
+}
+
+/// Rows in the order of `up`. If the database cannot give all of them, those up to the damage, and then those of `down`,
+/// the same in the opposite order, up to the damage: the rows around a damaged page are as good as without it.
+pub(super) async fn around_damage<T: Tx>(
+    tx: &mut T,
+    table: &'static str,
+    up: &'static str,
+    down: &'static str,
+    args: &[Arg<'_>],
+) -> Result<Vec<Row>, SqlError> {
+    let (mut rows, failed) = tx.query_until(up, args).await;
+    match failed {
+        None => Ok(rows),
+        Some(SqlError::Failed(StoreError::Broken(source))) => {
+            tx.saw(table, "a damaged page".to_owned(), &source.to_string());
+            rows.append(&mut tx.query_until(down, args).await.0);
+            Ok(rows)
+        }
+        Some(other) => Err(other),
+    }
+}
+
+/// Why something cannot be read, in one line.
+pub(super) fn cause(error: SqlError) -> String {
+    match StoreError::from(error) {
+        StoreError::Broken(source) | StoreError::Unreadable { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// What was read, or a refusal: whoever asks for the one row that cannot be read harms nobody else.
+pub(super) fn or_unreadable<T: Tx, V>(
+    tx: &mut T,
+    table: &'static str,
+    id: impl FnOnce() -> String,
+    what: &'static str,
+    read: Result<V, SqlError>,
+) -> Result<V, SqlError> {
+    match read {
+        Err(SqlError::Failed(StoreError::Broken(source))) => {
+            tx.saw(table, id(), &source.to_string());
+            Err(SqlError::Refused(StoreError::Unreadable { what, source }))
+        }
+        read => read,
+    }
 }
 
 /// Reads the first row, if there is one.

@@ -8,6 +8,7 @@
 //! the data decides (listings, long transcripts, the audit trail) run on a thread of their own, so that no thread of
 //! the asynchronous runtime waits for them.
 
+mod check;
 mod files;
 mod lane;
 #[cfg(test)]
@@ -16,8 +17,11 @@ mod ports;
 mod readers;
 mod tx;
 
+pub use check::Checked;
+
 use super::sql::{SqlError, Tx, schema};
 use crate::error::{Source, StoreError};
+use crate::unreadable::Sightings;
 use futures::channel::oneshot;
 use lane::Lane;
 use readers::Readers;
@@ -77,6 +81,7 @@ struct Parts {
     writer: Lane,
     limits: Lane,
     readers: Arc<Readers>,
+    sightings: Sightings,
     /// Calls of the rate limiter, to know when to sweep.
     takes: AtomicU64,
 }
@@ -94,11 +99,13 @@ impl Sqlite {
         let limits = files::open_limits(&directory.join(LIMITS_FILE), schema::LIMITS)?;
         let thread =
             |source: std::io::Error| OpenError::Database { path: main.clone(), source: source.into() };
+        let sightings = Sightings::default();
         Ok(Self {
             parts: Arc::new(Parts {
-                writer: Lane::start("reef-writer", writer).map_err(thread)?,
-                limits: Lane::start("reef-limits", limits).map_err(thread)?,
-                readers: Arc::new(Readers::new(main)),
+                writer: Lane::start("reef-writer", writer, sightings.clone()).map_err(thread)?,
+                limits: Lane::start("reef-limits", limits, sightings.clone()).map_err(thread)?,
+                readers: Arc::new(Readers::new(main, sightings.clone())),
+                sightings,
                 takes: AtomicU64::new(0),
             }),
         })
@@ -110,6 +117,11 @@ impl Sqlite {
     /// The directory may not be looked into.
     pub fn is_in(directory: &Path) -> std::io::Result<bool> {
         directory.join(MAIN_FILE).try_exists()
+    }
+
+    /// The rows that could not be read since it was opened.
+    pub fn sightings(&self) -> &Sightings {
+        &self.parts.sightings
     }
 
     /// Finishes the writes that were handed in, puts the write-ahead log into the database and ends the writer.

@@ -1,6 +1,6 @@
 //! [`AnswerStore`] on DynamoDB, and the idempotency records that it shares with turns.
 
-use super::attrs::{Draft, from_json, is_forgotten, to_json};
+use super::attrs::{Draft, from_json, is_forgotten, to_json, unreadable};
 use super::schema::EXPIRES;
 use super::steps::{Facts, StoredStep};
 use super::table::{Attr, Condition, Item, Key, Table, Write};
@@ -12,6 +12,9 @@ use crate::error::StoreError;
 use crate::id::{PrincipalId, TenantId, TurnId};
 use crate::session::{Idempotency, NewTurn};
 use async_trait::async_trait;
+
+/// What a key's record is for a caller.
+const KEY: &str = "this idempotency key";
 
 /// What a key was used for.
 #[derive(Debug)]
@@ -43,8 +46,14 @@ impl KeyRecord {
     /// What counts of an item, which may be there although it is forgotten.
     fn of(item: Option<Item>, now: Timestamp) -> Result<Option<Self>, StoreError> {
         match item {
-            Some(item) if item.is_kept(now)? => Self::read(&item).map(Some),
-            _ => Ok(None),
+            Some(item) => {
+                let kept = item.is_kept(now).and_then(|is_kept| match is_kept {
+                    true => Self::read(&item).map(Some),
+                    false => Ok(None),
+                });
+                kept.map_err(unreadable(KEY))
+            }
+            None => Ok(None),
         }
     }
 }
@@ -140,8 +149,11 @@ impl AnswerStore for DynamoStores {
                 }
                 Some(KeyRecord { used_by: UsedBy::Turn(_), .. }) => return Ok(Claim::Mismatch),
                 Some(KeyRecord { used_by: UsedBy::Answered(answer), .. }) => {
-                    let answer = answer.whole(self.core.as_ref(), &key_of(key)).await?;
-                    return Ok(Claim::Answered(from_json(&answer)?));
+                    let answer =
+                        answer.whole(self.core.as_ref(), &key_of(key)).await.map_err(unreadable(KEY))?;
+                    let name = || key_of(key).partition;
+                    let answer = self.or_seen("idempotency", name, from_json(&answer))?;
+                    return Ok(answer.map_or(Claim::Unreadable, Claim::Answered));
                 }
                 Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) if until > now => {
                     return Ok(Claim::Busy { until });

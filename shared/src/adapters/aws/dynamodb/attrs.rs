@@ -2,8 +2,10 @@
 
 use super::schema::EXPIRES;
 use super::table::{Attr, Attrs, Condition, Item, Key};
+use crate::bounds::STORED_LEVELS;
 use crate::clock::Timestamp;
 use crate::error::{Source, StoreError};
+use crate::nesting::too_deep;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,9 +14,21 @@ pub(super) fn broken(cause: impl Into<Source>) -> StoreError {
     StoreError::Broken(cause.into())
 }
 
-/// A value as stored JSON.
+/// A value as stored JSON, which can be read back.
 pub(super) fn to_json<V: Serialize>(value: &V) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(broken)
+    let text = serde_json::to_string(value).map_err(broken)?;
+    match too_deep(text.as_bytes(), STORED_LEVELS) {
+        Some(_) => Err(StoreError::TooDeep { most: STORED_LEVELS }),
+        None => Ok(text),
+    }
+}
+
+/// A failure to read one thing, as a refusal: whoever asks for it harms nobody else.
+pub(super) fn unreadable(what: &'static str) -> impl Fn(StoreError) -> StoreError {
+    move |error| match error {
+        StoreError::Broken(source) => StoreError::Unreadable { what, source },
+        other => other,
+    }
 }
 
 /// A value from stored JSON.

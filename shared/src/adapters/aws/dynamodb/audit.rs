@@ -54,12 +54,18 @@ impl DynamoStores {
         Walk::new(self.core.as_ref(), partition, from, to, PAGE)
     }
 
+    /// The audit rows of a step; `None` if they cannot be read.
+    fn rows_in(&self, item: &Item) -> Result<Option<Vec<AuditRow>>, StoreError> {
+        self.or_seen("audit", || name_of(&item.key), audit_rows(item))
+    }
+
     /// Forgets the rows of a step from before `before`; returns how many.
     async fn prune_step(&self, key: &Key, before: Timestamp) -> Result<u64, StoreError> {
         for _ in 0..TRIES {
             let Some(mut item) = self.core.get(key).await? else { return Ok(0) };
             let Some(text) = item.opt_text("a")?.map(str::to_owned) else { return Ok(0) };
-            let mut rows: Rows = from_json(&text)?;
+            let read = self.or_seen("audit", || name_of(key), from_json::<Rows>(&text))?;
+            let Some(mut rows) = read else { return Ok(0) };
             let had = rows.rows.len();
             rows.retain(|row| row.at >= before);
             let pruned = (had - rows.rows.len()) as u64;
@@ -95,12 +101,16 @@ impl DynamoStores {
     }
 }
 
-/// Adds the rows of an item that fit.
-fn add(rows: &mut Vec<Placed>, item: &Item, filter: &AuditFilter) -> Result<(), StoreError> {
-    let Some((_, step, _)) = keys::step_of(&item.key.sort) else { return Ok(()) };
-    let placed = audit_rows(item)?.into_iter().enumerate().map(|(nth, row)| Placed { row, step, nth });
+/// A step's name for people.
+fn name_of(key: &Key) -> String {
+    format!("{} {}", key.partition, key.sort)
+}
+
+/// Adds those of an item's rows that fit.
+fn add(rows: &mut Vec<Placed>, found: Vec<AuditRow>, item: &Item, filter: &AuditFilter) {
+    let Some((_, step, _)) = keys::step_of(&item.key.sort) else { return };
+    let placed = found.into_iter().enumerate().map(|(nth, row)| Placed { row, step, nth });
     rows.extend(placed.filter(|placed| filter.fits(&placed.row)));
-    Ok(())
 }
 
 /// Keeps the newest rows, as many as are asked for.
@@ -145,7 +155,8 @@ impl AuditLog for DynamoStores {
                         break;
                     }
                 }
-                add(&mut found, &item, filter)?;
+                let of_step = self.rows_in(&item)?.unwrap_or_default();
+                add(&mut found, of_step, &item, filter);
             }
             rows.append(&mut found);
         }
@@ -160,7 +171,8 @@ impl AuditLog for DynamoStores {
                 && let Some(item) = walk.next().await?
             {
                 let mut rows = Vec::new();
-                add(&mut rows, &item, filter)?;
+                let of_step = self.rows_in(&item)?.unwrap_or_default();
+                add(&mut rows, of_step, &item, filter);
                 found += rows.len();
             }
         }
@@ -187,8 +199,9 @@ impl AuditLog for DynamoStores {
                     add_up(&mut verdict, std::mem::take(&mut check).finish());
                     chain = of;
                 }
-                for row in audit_rows(&item)? {
-                    check.feed(&row);
+                match self.rows_in(&item)? {
+                    Some(rows) => rows.iter().for_each(|row| check.feed(row)),
+                    None => check.feed_unreadable(name_of(&item.key)),
                 }
             }
             add_up(&mut verdict, check.finish());

@@ -2,7 +2,7 @@
 
 use super::attrs::{Draft, from_json, to_json};
 use super::heads::View;
-use super::pasts::{self, Past};
+use super::pasts;
 use super::steps::{Steps, StoredStep};
 use super::table::{Attr, Condition, Item, Key, Write};
 use super::{DynamoStores, TRIES, contended, keys};
@@ -16,9 +16,9 @@ const OTHERS: usize = 40;
 impl DynamoStores {
     /// The transaction that makes a session unfindable, and its note of what is to be cleared.
     pub(super) async fn forget(&self, view: &View) -> Result<(Item, Vec<Write>), StoreError> {
-        let pasts = pasts::all(self.core.as_ref(), &view.tenant, &view.key).await?;
+        let pasts = pasts::names(self.core.as_ref(), &view.tenant, &view.key).await?;
         let mut ids = vec![view.head.id.to_string()];
-        ids.extend(pasts.iter().map(|past| past.id.to_string()));
+        ids.extend(pasts.iter().map(|(id, _)| id.to_string()));
         ids.dedup();
         let clearing = Draft::new(view.key_of(keys::CLEARING)).text("transcripts", to_json(&ids)?).item();
         let mut writes = vec![
@@ -35,8 +35,9 @@ impl DynamoStores {
             let condition = if is_present { view.head.unchanged() } else { Condition::Always };
             writes.push(Write::Delete(view.key_of(keys::head(*epoch)), condition));
         }
-        let past =
-            |past: &Past| Write::Delete(view.key_of(keys::past(&past.id, past.epoch)), Condition::Always);
+        let past = |(id, epoch): &(SessionId, u64)| {
+            Write::Delete(view.key_of(keys::past(id, *epoch)), Condition::Always)
+        };
         writes.extend(pasts.iter().take(100 - OTHERS).map(past));
         Ok((clearing, writes))
     }
@@ -55,8 +56,7 @@ impl DynamoStores {
                 self.clear_step(&tenant, &step).await?;
             }
         }
-        let pasts = pasts::all(self.core.as_ref(), &tenant, &session).await?;
-        for Past { id, epoch, .. } in pasts {
+        for (id, epoch) in pasts::names(self.core.as_ref(), &tenant, &session).await? {
             if ids.iter().any(|noted| *noted == *id.as_str()) {
                 self.delete_item(&keys::of_session(&tenant, &session, keys::past(&id, epoch))).await?;
             }
@@ -65,6 +65,11 @@ impl DynamoStores {
     }
 
     async fn clear_step(&self, tenant: &TenantId, step: &StoredStep) -> Result<(), StoreError> {
+        if step.lost.is_some() {
+            // It may be where its turn begins. Its key is forgotten in time.
+            let same = Condition::Is("id", Attr::Text(step.id.to_string()));
+            self.wrote(vec![Write::Delete(keys::turn(tenant, &step.turn, step.at.epoch), same)]).await?;
+        }
         if let Some(facts) = &step.body.facts {
             if let Some(idempotency) = &facts.idempotency {
                 let key = keys::idempotency(tenant, &facts.principal, &idempotency.key);

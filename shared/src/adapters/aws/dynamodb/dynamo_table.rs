@@ -423,7 +423,10 @@ fn item_of(mut values: Values) -> Result<Item, StoreError> {
     for (name, value) in values {
         let attr = match value {
             AttributeValue::S(text) => Attr::Text(text),
-            AttributeValue::N(number) => Attr::Number(number.parse().map_err(broken)?),
+            // A fraction, or a number beyond ours, shows as what it is when it is read as a number.
+            AttributeValue::N(number) => {
+                number.parse().map_or_else(|_| Attr::Text(number.clone()), Attr::Number)
+            }
             // Others' attributes, for instance those that replication adds.
             _ => continue,
         };

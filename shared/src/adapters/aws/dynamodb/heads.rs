@@ -3,7 +3,7 @@
 //! Only the home region of an epoch writes its head and its steps. A table that is replicated by "the last writer wins"
 //! therefore never has to choose between two writers of one item, but for a change of home itself.
 
-use super::attrs::{Draft, broken, to_json};
+use super::attrs::{Draft, broken, to_json, unreadable};
 use super::keys;
 use super::schema::{DUE, LISTED, USER};
 use super::table::{Attr, Condition, Item, Key, Query, Table};
@@ -111,6 +111,9 @@ pub(super) struct Found {
     pub(super) clearing: Option<Item>,
 }
 
+/// What a session's head is for a caller.
+const SESSION: &str = "this session (it can be reset or deleted)";
+
 /// Reads a session, consistently within the region.
 pub(super) async fn find(core: &dyn Table, tenant: &TenantId, key: &SessionKey) -> Result<Found, StoreError> {
     let query = Query {
@@ -124,9 +127,9 @@ pub(super) async fn find(core: &dyn Table, tenant: &TenantId, key: &SessionKey) 
     let (mut meta, mut clearing, mut heads) = (None, None, Vec::new());
     for item in core.query(&query).await? {
         match item.key.sort.as_str() {
-            keys::META => meta = Some(Meta::read(&item)?),
+            keys::META => meta = Some(Meta::read(&item).map_err(unreadable(SESSION))?),
             keys::CLEARING => clearing = Some(item),
-            _ => heads.push(Head::read(&item)?),
+            _ => heads.push(Head::read(&item).map_err(unreadable(SESSION))?),
         }
     }
     let epochs: Vec<u64> = heads.iter().map(|head| head.epoch).collect();
@@ -298,6 +301,11 @@ impl View {
             seq: self.head.seq,
             summarised_through: self.head.summarised_through,
         }
+    }
+
+    /// Whether this turn is at work on it, or was interrupted.
+    pub(super) fn is_held_by(&self, turn: &TurnId) -> bool {
+        self.head.held.as_ref().is_some_and(|held| held.turn == *turn)
     }
 
     /// Whether the lease is still the newest one.

@@ -108,7 +108,8 @@ impl DynamoStores {
         };
         let mut states: BTreeMap<String, RegionState> = BTreeMap::new();
         for item in self.core.query(&query).await? {
-            let name = item.text("region")?.to_owned();
+            let name = item.text("region").map(str::to_owned);
+            let Some(name) = self.or_seen("regions", || item.key.sort.clone(), name)? else { continue };
             let region = RegionId::new(name.as_str());
             let is_here = name == self.here.region;
             let state = states.entry(name).or_insert(RegionState {
@@ -117,10 +118,11 @@ impl DynamoStores {
                 in_service: true,
                 beat_at: None,
             });
-            if let Some(beat_at) = item.opt_time("beat")? {
+            // A beat that cannot be read is none.
+            if let Some(beat_at) = item.opt_time("beat").unwrap_or_default() {
                 state.beat_at = Some(beat_at);
             }
-            if let Some(flag) = item.opt_int("in_service")? {
+            if let Some(flag) = item.opt_int("in_service").unwrap_or_default() {
                 state.in_service = flag != 0;
             }
         }

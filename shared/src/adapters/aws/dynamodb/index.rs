@@ -1,6 +1,5 @@
 //! [`SessionIndex`] on DynamoDB.
 
-use super::attrs::broken;
 use super::heads::{self, View, held_in, listed_of, listed_of_user, minute};
 use super::keys::{self, SHARDS};
 use super::schema::{DUE, LISTED, USER};
@@ -10,7 +9,7 @@ use super::{DynamoStores, TRIES, contended, pasts, turns};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
-use crate::session::{Interrupted, Session, SessionFilter, SessionIndex, Turn};
+use crate::session::{Becomes, Interrupted, Session, SessionFilter, SessionIndex, Turn};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::cmp::Reverse;
@@ -34,10 +33,13 @@ fn newest_first(session: &Session) -> (Reverse<Timestamp>, SessionKey) {
 impl DynamoStores {
     /// The session that a head of the index belongs to, if it is the head of its present epoch.
     async fn listed(&self, item: Item) -> Result<Option<View>, StoreError> {
-        let (tenant, key) =
-            keys::session_of(&item.key.partition).ok_or_else(|| broken("a head in an odd partition"))?;
-        let found = heads::find(self.core.as_ref(), &tenant, &key).await?;
-        Ok(found.view.filter(|view| keys::head(view.head.epoch) == item.key.sort))
+        let Some((tenant, key)) = keys::session_of(&item.key.partition) else {
+            self.sightings.see("sessions", item.key.partition, "a head in an odd partition");
+            return Ok(None);
+        };
+        let found = heads::find(self.core.as_ref(), &tenant, &key).await;
+        let found = self.or_seen("sessions", || key.to_string(), found)?;
+        Ok(found.and_then(|found| found.view).filter(|view| keys::head(view.head.epoch) == item.key.sort))
     }
 
     /// The first `limit` sessions of one partition of an index, and perhaps more.
@@ -89,7 +91,7 @@ impl DynamoStores {
         let mut walk = Walk::new(self.core.as_ref(), keys::agents_of(tenant), from, to, 100);
         let mut agents = Vec::new();
         while let Some(item) = walk.next().await? {
-            agents.push(AgentId::new(item.text("agent")?));
+            agents.extend(keys::agent_of(&item.key.sort));
         }
         Ok(agents)
     }
@@ -159,11 +161,12 @@ impl SessionIndex for DynamoStores {
             while sound_of_shard < limit
                 && let Some(item) = walk.next().await?
             {
-                if item.opt_time("until")?.is_none_or(|until| until > now) {
+                // What cannot be read is told of when its session is read.
+                if item.opt_time("until").unwrap_or_default().is_none_or(|until| until > now) {
                     continue;
                 }
                 let Some(view) = self.listed(item).await? else { continue };
-                let Some(held) = view.head.held.filter(|held| held.until <= now) else { continue };
+                let Some(held) = view.head.held.clone().filter(|held| held.until <= now) else { continue };
                 if view.meta.home != self.here.region {
                     if states.is_none() {
                         states = Some(self.region_states().await?);
@@ -174,7 +177,11 @@ impl SessionIndex for DynamoStores {
                         continue;
                     }
                 }
-                let turn = turns::find(core, &view.tenant, &held.turn).await?;
+                let turn = turns::find(core, &view.tenant, &held.turn).await;
+                let turn = match self.or_seen("turns", || held.turn.to_string(), turn)? {
+                    Some(turn) => turn,
+                    None => Some(turns::lost(&view, &held.turn, held.accepted_at)),
+                };
                 if let Some(turn) = turn.filter(|turn| turn.outcome.is_none()) {
                     let interrupted = Interrupted { turn, tries: held.tries };
                     let of_kind =
@@ -204,8 +211,11 @@ impl SessionIndex for DynamoStores {
             if found.len() >= limit && time != last {
                 break;
             }
-            found.extend(turns::find(core, tenant, &TurnId::new(item.text("turn")?)).await?);
             last = time;
+            let name = || item.key.sort.clone();
+            let Some(turn) = self.or_seen("turns", name, item.text("turn"))? else { continue };
+            let turn = turns::find(core, tenant, &TurnId::new(turn)).await;
+            found.extend(self.or_seen("turns", name, turn)?.flatten());
         }
         found.sort_by(|a, b| (b.ended_at, &b.id).cmp(&(a.ended_at, &a.id)));
         found.truncate(limit);
@@ -242,6 +252,17 @@ impl SessionIndex for DynamoStores {
             }
         }
         Err(contended())
+    }
+
+    async fn repair(
+        &self,
+        tenant: &TenantId,
+        key: &SessionKey,
+        agents: Option<&[AgentId]>,
+        to: &Becomes,
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        self.repair_session(tenant, key, agents, to, now).await
     }
 
     /// One transaction makes the session and its turns unfindable; their items then go one by one. What a crash leaves

@@ -32,13 +32,28 @@ const LOOKS_PER_JOB: usize = 8;
 
 impl DynamoStores {
     async fn job(&self, tenant: &TenantId, id: &JobId) -> Result<Option<Row>, StoreError> {
-        self.core.get(&keys::job(tenant, id)).await?.as_ref().map(Row::read).transpose()
+        self.core.get(&keys::job(tenant, id)).await?.as_ref().map(Row::of).transpose()
     }
 
-    /// What a job is to do; `None` while part of that has not arrived from another region.
-    async fn work(&self, row: &Row) -> Result<Option<NewJob>, StoreError> {
-        let text = row.work.arrived(self.core.as_ref(), &row.key()).await?;
-        text.as_deref().map(from_json).transpose()
+    /// What a job is to do, or why that cannot be read; `None` while part of it has not arrived from another region.
+    async fn work(&self, row: &Row) -> Result<Option<Result<NewJob, String>>, StoreError> {
+        let told = |why: String| {
+            self.sightings.see("jobs", row.id.to_string(), &why);
+            Ok(Some(Err(why)))
+        };
+        if let Some((why, _)) = &row.damage {
+            return told(why.clone());
+        }
+        let read = match row.work.arrived(self.core.as_ref(), &row.key()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(text)) => from_json(&text),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(job) => Ok(Some(Ok(job))),
+            Err(StoreError::Broken(source)) => told(source.to_string()),
+            Err(other) => Err(other),
+        }
     }
 
     /// Leaves a job alone whose work has not arrived, or gives it up if that is too long ago. One of this region is
@@ -99,7 +114,8 @@ impl DynamoStores {
             let mut of_shard = 0;
             let mut last = None;
             while let Some(item) = walk.next().await? {
-                let row = Row::read(&item)?;
+                let name = || item.key.partition.clone();
+                let Some(row) = self.or_seen("jobs", name, Row::of(&item))? else { continue };
                 let place = (row.visible_at, row.created_at);
                 // All of the last one's time are looked at: their order among each other is that of their plain names.
                 if of_shard >= limit && last != Some(place) {
@@ -139,12 +155,15 @@ impl DynamoStores {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Delivery>, StoreError> {
-        let Some(job) = self.work(row).await? else {
+        let Some(work) = self.work(row).await? else {
             self.put_off(row, now, until).await?;
             return Ok(None);
         };
         let mut next = row.clone();
-        next.may_have_run |= row.region != self.here.region || self.began_elsewhere(&job).await?;
+        next.damage = None;
+        if let Ok(job) = &work {
+            next.may_have_run |= row.region != self.here.region || self.began_elsewhere(job).await?;
+        }
         next.region.clone_from(&self.here.region);
         next.token += 1;
         next.attempts += 1;
@@ -152,7 +171,12 @@ impl DynamoStores {
         let wrote = self.wrote_once(vec![Write::Put(next.item(), row.unchanged())]).await?;
         Ok(wrote.then(|| {
             let receipt = Receipt { tenant: next.tenant.clone(), job: next.id.clone(), token: next.token };
-            Delivery { job: next.job(job), receipt }
+            let job = match work {
+                Ok(job) => next.job(job),
+                // Whoever gets it ends it as dead.
+                Err(why) => next.unreadable(why),
+            };
+            Delivery { job, receipt }
         }))
     }
 
@@ -192,12 +216,13 @@ impl DynamoStores {
             if left == 0 {
                 break;
             }
-            if row.work.arrived(self.core.as_ref(), &row.key()).await?.is_none() {
+            if self.work(&row).await?.is_none() {
                 self.put_off(&row, now, now).await?;
                 continue;
             }
             left -= 1;
             let mut next = row.clone();
+            next.damage = None;
             next.may_have_run = true;
             next.region.clone_from(&self.here.region);
             // A delivery that its old region knows of is no longer good.
@@ -220,7 +245,8 @@ impl DynamoStores {
         let mut walk = walk.of(LISTED).newest_first();
         let (mut of_state, mut last) = (0, None);
         while let Some(item) = walk.next().await? {
-            let row = Row::read(&item)?;
+            let name = || item.key.partition.clone();
+            let Some(row) = self.or_seen("jobs", name, Row::of(&item))? else { continue };
             if of_state >= limit && last != Some(row.created_at) {
                 break;
             }
@@ -279,6 +305,7 @@ impl JobQueue for DynamoStores {
             token: 0,
             region: self.here.region.clone(),
             kept_until: None,
+            damage: None,
         };
         let mut writes = vec![Write::Put(row.item(), is_forgotten(now))];
         writes.extend(beside);
@@ -374,7 +401,8 @@ impl JobQueue for DynamoStores {
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
             match self.work(&row).await? {
-                Some(job) => jobs.push(row.job(job)),
+                Some(Ok(job)) => jobs.push(row.job(job)),
+                Some(Err(why)) => jobs.push(row.unreadable(why)),
                 None => {
                     tracing::warn!(target: "error", { job.id = %row.id, region = row.region, reason = row.reason }, "a job is not listed: part of it has not arrived");
                 }
@@ -387,11 +415,13 @@ impl JobQueue for DynamoStores {
         for _ in 0..TRIES {
             let dead = self.job(tenant, id).await?.filter(|row| row.state == JobState::Dead);
             let mut row = dead.ok_or(StoreError::NotFound)?;
-            if let Text::Beside { by, .. } = &row.work
-                && self.work(&row).await?.is_none()
-            {
+            match (self.work(&row).await?, &row.work) {
                 // All of it is at hand only where it was written.
-                return Err(StoreError::Elsewhere { region: by.clone() });
+                (None, Text::Beside { by, .. }) => return Err(StoreError::Elsewhere { region: by.clone() }),
+                (Some(Err(why)), _) => {
+                    return Err(StoreError::Unreadable { what: "the job", source: why.into() });
+                }
+                _ => {}
             }
             if row.region != self.here.region {
                 // From here it goes on as a turn that may have run already, and parks before a `once` tool: nothing for a

@@ -200,6 +200,11 @@ pub(super) fn agent(tenant: &TenantId, agent: &AgentId) -> Key {
     Key { partition: agents_of(tenant), sort: format!("G#{}", escape(agent.as_str())) }
 }
 
+/// The agent of such a key.
+pub(super) fn agent_of(sort: &str) -> Option<AgentId> {
+    Some(AgentId::new(unescape(sort.strip_prefix("G#")?)?))
+}
+
 /// A job.
 pub(super) fn job(tenant: &TenantId, id: &JobId) -> Key {
     alone(format!("J#{}#{}", escape(tenant.as_str()), escape(id.as_str())))

@@ -84,6 +84,21 @@ pub(super) async fn all(
     Ok(pasts)
 }
 
+/// The names of all that was put away of a session, whatever is kept of it.
+pub(super) async fn names(
+    core: &dyn Table,
+    tenant: &TenantId,
+    session: &SessionKey,
+) -> Result<Vec<(SessionId, u64)>, StoreError> {
+    let (from, to) = (keys::PAST.to_owned(), keys::behind(keys::PAST));
+    let mut walk = Walk::new(core, keys::session_partition(tenant, session), from, to, 100);
+    let mut names = Vec::new();
+    while let Some(item) = walk.next().await? {
+        names.extend(keys::past_of(&item.key.sort));
+    }
+    Ok(names)
+}
+
 /// Transcripts of other epochs than the present one.
 #[derive(Default)]
 pub(super) struct Old {

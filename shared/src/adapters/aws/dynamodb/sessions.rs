@@ -79,6 +79,8 @@ impl DynamoStores {
         }
         let known = match &found.turn.outcome {
             None => Known::AtWork(Box::new(found)),
+            // What it would be run with is not known.
+            Some(_) if found.is_damaged => Known::Answer(Begun::Replayed(Box::new(found.turn))),
             Some(outcome) if outcome.may_run_again() => Known::Again(Box::new(found)),
             Some(_) => Known::Answer(Begun::Replayed(Box::new(found.turn))),
         };
@@ -109,7 +111,7 @@ impl DynamoStores {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Begun>, StoreError> {
-        let TurnRecord { turn, steps, mut view, .. } = found;
+        let TurnRecord { turn, steps, mut view, is_damaged, .. } = found;
         if let Some(home) = self.elsewhere(&view.meta) {
             return Ok(Some(Begun::Elsewhere(home)));
         }
@@ -129,7 +131,12 @@ impl DynamoStores {
         if !self.wrote_once(vec![Write::Put(view.head_item()?, unchanged)]).await? {
             return Ok(None);
         }
-        Ok(Some(Begun::Resumed { lease: view.lease(&turn.id, until), steps, tries }))
+        let lease = view.lease(&turn.id, until);
+        if is_damaged {
+            self.sightings.see("turns", turn.id.to_string(), "one of its steps cannot be read");
+            return Ok(Some(Begun::Unreadable(lease)));
+        }
+        Ok(Some(Begun::Resumed { lease, steps, tries }))
     }
 
     /// One try of [`SessionStore::begin`]; `None` if somebody else was faster.
@@ -140,8 +147,20 @@ impl DynamoStores {
         until: Timestamp,
     ) -> Result<Option<Begun>, StoreError> {
         let core = self.core.as_ref();
-        let ((known, key), found) =
-            futures::try_join!(self.known(new, now), heads::find(core, &new.tenant, &new.session))?;
+        let (known, found) =
+            futures::join!(self.known(new, now), heads::find(core, &new.tenant, &new.session));
+        let found = found?;
+        let (known, key) = match (known, &found.view) {
+            (Err(StoreError::Unreadable { source, .. }), Some(view)) if view.is_held_by(&new.turn) => {
+                // Not even its beginning is found.
+                self.sightings.see("turns", new.turn.to_string(), &source.to_string());
+                let (turn, idempotency) = (turns::lost(view, &new.turn, now), None);
+                let record =
+                    TurnRecord { turn, idempotency, steps: Vec::new(), view: view.clone(), is_damaged: true };
+                (Known::AtWork(Box::new(record)), UnderKey::None)
+            }
+            (known, _) => known?,
+        };
         let (earlier, pointers, view) = match known {
             Known::Answer(begun) => return Ok(Some(begun)),
             Known::AtWork(record) => return self.resume(*record, now, until).await,
@@ -175,7 +194,11 @@ impl DynamoStores {
                         return Ok(Some(Begun::Busy { until: held.until, turn: held.turn.clone() }));
                     }
                     // `None` here: it ended since, or its deletion is under way.
-                    let orphan = turns::find(core, &new.tenant, &held.turn).await?;
+                    let orphan = turns::find(core, &new.tenant, &held.turn).await;
+                    let orphan = match self.or_seen("turns", || held.turn.to_string(), orphan)? {
+                        Some(orphan) => orphan,
+                        None => Some(turns::lost(&view, &held.turn, held.accepted_at)),
+                    };
                     return Ok(orphan
                         .filter(|orphan| orphan.outcome.is_none())
                         .map(|orphan| Begun::Orphaned(Box::new(orphan))));

@@ -51,6 +51,20 @@ pub(super) struct Facts {
     pub(super) idempotency: Option<Idempotency>,
 }
 
+impl Facts {
+    /// What stands for the facts of a turn that cannot be read.
+    pub(super) fn unknown(view: &View) -> Self {
+        Self {
+            agent: view.meta.agent.clone(),
+            principal: PrincipalId::new(""),
+            user: None,
+            channel: String::new(),
+            options: Value::Null,
+            idempotency: None,
+        }
+    }
+}
+
 /// The audit rows of a step, less what its item says anyway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Rows {
@@ -230,12 +244,38 @@ pub(super) struct StoredStep {
     pub(super) more: Vec<Key>,
     /// It holds audit rows.
     pub(super) has_rows: bool,
+    /// Why what it says cannot be read. A note stands for its messages then.
+    pub(super) lost: Option<String>,
 }
 
 impl StoredStep {
     /// It holds audit rows alone, which may be about any turn.
     pub(super) fn is_neutral(&self) -> bool {
         self.body.messages.is_empty() && self.body.facts.is_none() && self.body.outcome.is_none()
+    }
+
+    /// The step; a note in its place if what it says cannot be read. It has as many messages as nobody knows.
+    fn of(item: &Item, more: &[Item]) -> Result<Self, StoreError> {
+        let error = match Self::read(item, more) {
+            Ok(step) => return Ok(step),
+            Err(error) => error,
+        };
+        let Some((id, at, _)) = keys::step_of(&item.key.sort) else { return Err(error) };
+        let why = match error {
+            StoreError::Broken(source) => source.to_string(),
+            other => other.to_string(),
+        };
+        Ok(Self {
+            key: item.key.clone(),
+            id,
+            at,
+            turn: TurnId::new(item.text("turn").unwrap_or_default()),
+            time: item.time("at").unwrap_or_default(),
+            body: Body { messages: vec![MessageBody::unreadable()], ..Body::default() },
+            more: more.iter().map(|item| item.key.clone()).collect(),
+            has_rows: item.attrs.contains_key("a"),
+            lost: Some(why),
+        })
     }
 
     fn read(item: &Item, more: &[Item]) -> Result<Self, StoreError> {
@@ -253,6 +293,7 @@ impl StoredStep {
             body: from_json(&text)?,
             more: more.iter().map(|item| item.key.clone()).collect(),
             has_rows: item.opt_text("a")?.is_some(),
+            lost: None,
         })
     }
 
@@ -306,38 +347,48 @@ pub(super) fn audit_rows(item: &Item) -> Result<Vec<AuditRow>, StoreError> {
 pub(super) struct Steps<'a> {
     walk: Walk<'a>,
     is_newest_first: bool,
+    /// The beginning of the next one, which was read to see where the one before ends.
+    ahead: Option<Item>,
 }
 
 impl<'a> Steps<'a> {
     /// Oldest first.
     pub(super) fn oldest_first(core: &'a dyn Table, partition: String, from: String, to: String) -> Self {
-        Self { walk: Walk::new(core, partition, from, to, PAGE), is_newest_first: false }
+        Self { walk: Walk::new(core, partition, from, to, PAGE), is_newest_first: false, ahead: None }
     }
 
     /// Newest first, about so many.
     fn newest_first(core: &'a dyn Table, partition: String, from: String, to: String, about: usize) -> Self {
         let walk = Walk::new(core, partition, from, to, about.min(PAGE)).newest_first();
-        Self { walk, is_newest_first: true }
+        Self { walk, is_newest_first: true, ahead: None }
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> Result<Option<StoredStep>, StoreError> {
         let mut more = Vec::new();
-        let Some(mut item) = self.walk.next().await? else { return Ok(None) };
+        let next = match self.ahead.take() {
+            Some(item) => Some(item),
+            None => self.walk.next().await?,
+        };
+        let Some(mut item) = next else { return Ok(None) };
+        let part_of = |item: &Item| keys::step_of(&item.key.sort).is_some_and(|(_, _, part)| part > 0);
+        // Pieces stand beside their step, whatever it says how many there are.
         if self.is_newest_first {
-            while keys::step_of(&item.key.sort).is_some_and(|(_, _, part)| part > 0) {
-                let next = self.walk.next().await?;
-                let before = next.ok_or_else(|| broken("a step without its beginning"))?;
+            while part_of(&item) {
+                let Some(before) = self.walk.next().await? else { break };
                 more.push(std::mem::replace(&mut item, before));
             }
             more.reverse();
         } else {
-            for _ in 0..item.opt_int("more")?.unwrap_or_default() {
-                let next = self.walk.next().await?;
-                more.push(next.ok_or_else(|| broken("a step without its end"))?);
+            while let Some(next) = self.walk.next().await? {
+                if !part_of(&next) {
+                    self.ahead = Some(next);
+                    break;
+                }
+                more.push(next);
             }
         }
-        StoredStep::read(&item, &more).map(Some)
+        StoredStep::of(&item, &more).map(Some)
     }
 }
 

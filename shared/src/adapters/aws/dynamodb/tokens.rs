@@ -40,7 +40,8 @@ impl TokenStore for DynamoStores {
     }
 
     async fn find(&self, id: &PrincipalId) -> Result<Option<Token>, StoreError> {
-        self.core.get(&keys::token(id)).await?.as_ref().map(read).transpose()
+        let token = self.core.get(&keys::token(id)).await?.as_ref().map(read).transpose();
+        token.map_err(attrs::unreadable("the token"))
     }
 
     async fn list(&self, tenant: &TenantId) -> Result<Vec<Token>, StoreError> {
@@ -49,7 +50,7 @@ impl TokenStore for DynamoStores {
         let mut walk = walk.of(LISTED);
         let mut tokens = Vec::new();
         while let Some(item) = walk.next().await? {
-            tokens.push(read(&item)?);
+            tokens.extend(self.or_seen("tokens", || item.key.partition.clone(), read(&item))?);
         }
         tokens.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         Ok(tokens)

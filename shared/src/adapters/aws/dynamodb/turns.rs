@@ -1,6 +1,6 @@
 //! Turns as they are found again: a pointer to where the turn begins, and the steps from there to its end.
 
-use super::attrs::{Draft, broken};
+use super::attrs::{Draft, broken, unreadable};
 use super::heads::{self, Segment, View};
 use super::keys::{self, StepAt};
 use super::steps::{Facts, Steps, StoredStep};
@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
-use crate::session::{Idempotency, Turn};
+use crate::session::{Failure, Idempotency, Turn, TurnOutcome};
 use std::collections::BTreeMap;
 
 /// Where a turn begins. Written when the turn starts, and again when it runs again; one per epoch.
@@ -33,6 +33,8 @@ pub(super) struct TurnRecord {
     pub(super) steps: Vec<Message>,
     /// Its session, read before the turn was.
     pub(super) view: View,
+    /// Part of it cannot be read.
+    pub(super) is_damaged: bool,
 }
 
 impl Pointer {
@@ -88,7 +90,9 @@ pub(super) async fn pointers(
         newest_first: false,
         limit: 100,
     };
-    core.query(&query).await?.iter().map(Pointer::read).collect()
+    let read: Result<Vec<Pointer>, StoreError> =
+        core.query(&query).await?.iter().map(Pointer::read).collect();
+    read.map_err(unreadable("this turn"))
 }
 
 /// Whether the turn's first step stands where the pointer leads. The pointer is written before it, and may be all there is.
@@ -157,7 +161,7 @@ pub(super) async fn record(
         }
         let steps = steps_of(core, &view, turn, pointer, &segments).await?;
         // Otherwise it was written for a turn that was not accepted in the end.
-        if steps.first().is_some_and(|first| first.body.facts.is_some()) {
+        if steps.first().is_some_and(|first| first.body.facts.is_some() || first.lost.is_some()) {
             return told(turn, tenant, pointer, steps, view).map(Some);
         }
     }
@@ -175,13 +179,23 @@ fn told(
     let nowhere = || broken("a turn's pointer leads to no turn");
     let mut steps = steps.into_iter();
     let mut first = steps.next().ok_or_else(nowhere)?;
-    let facts = first.body.facts.take().ok_or_else(nowhere)?;
+    let mut is_damaged = first.lost.is_some();
+    let facts = match first.body.facts.take() {
+        Some(facts) => facts,
+        None => Facts::unknown(&view),
+    };
     let (mut ended_at, mut outcome, mut messages) = (None, None, Vec::new());
     for mut step in steps {
+        is_damaged |= step.lost.is_some();
         messages.extend(step.messages());
         if let Some(found) = step.body.outcome.take() {
             (ended_at, outcome) = (Some(step.time), Some(found));
         }
+    }
+    let is_held = view.head.held.as_ref().is_some_and(|held| held.turn == *turn);
+    if is_damaged && outcome.is_none() && !is_held {
+        // Its end is among what cannot be read.
+        outcome = Some(TurnOutcome::Failed(Failure::unreadable()));
     }
     let turn = Turn {
         id: turn.clone(),
@@ -197,7 +211,26 @@ fn told(
         ended_at,
         outcome,
     };
-    Ok(TurnRecord { turn, idempotency: facts.idempotency, steps: messages, view })
+    Ok(TurnRecord { turn, idempotency: facts.idempotency, steps: messages, view, is_damaged })
+}
+
+/// What is known of a turn that holds this session and cannot be read.
+pub(super) fn lost(view: &View, turn: &TurnId, accepted_at: Timestamp) -> Turn {
+    let facts = Facts::unknown(view);
+    Turn {
+        id: turn.clone(),
+        tenant: view.tenant.clone(),
+        session: view.key.clone(),
+        session_id: view.head.id.clone(),
+        agent: facts.agent,
+        principal: facts.principal,
+        user: facts.user,
+        channel: facts.channel,
+        options: facts.options,
+        accepted_at,
+        ended_at: None,
+        outcome: None,
+    }
 }
 
 /// The turn's steps, from its input to its end or to the newest.

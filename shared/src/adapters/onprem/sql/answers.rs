@@ -1,6 +1,6 @@
 //! Idempotency records in SQL: one table for turns and for other requests.
 
-use super::{Row, SqlError, Tx, args, locking, read_first};
+use super::{Row, SqlError, Tx, args, cause, locking, or_unreadable, read_first};
 use crate::answer::{Answer, AnswerKey, Claim};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -12,7 +12,8 @@ struct Record {
     fingerprint: String,
     turn: Option<TurnId>,
     claimed_until: Option<Timestamp>,
-    answer: Option<Answer>,
+    /// What was answered, or that it cannot be read.
+    answer: Option<Result<Answer, String>>,
 }
 
 fn read(row: &mut Row) -> Result<Record, SqlError> {
@@ -20,7 +21,7 @@ fn read(row: &mut Row) -> Result<Record, SqlError> {
         fingerprint: row.text()?,
         turn: row.opt_text()?.map(TurnId::from),
         claimed_until: row.opt_time()?,
-        answer: row.opt_json()?,
+        answer: row.opt_json().map_err(cause).transpose(),
     })
 }
 
@@ -31,7 +32,15 @@ async fn find<T: Tx>(tx: &mut T, key: &AnswerKey, now: Timestamp) -> Result<Opti
     );
     let rows =
         tx.query(find.of::<T>(), args![&key.tenant, &key.principal, &key.idempotency.key, now]).await?;
-    read_first(rows, read)
+    let name = || name_of(&key.principal, &key.idempotency.key);
+    or_unreadable(tx, "idempotency", name, KEY, read_first(rows, read))
+}
+
+/// What a key's record is for a caller.
+const KEY: &str = "this idempotency key";
+
+fn name_of(principal: &PrincipalId, key: &str) -> String {
+    format!("{principal} / {key}")
 }
 
 /// Records that one new record clears away at most: more than are added, so that none piles up, and few enough that
@@ -78,7 +87,8 @@ pub(super) async fn of_turn<T: Tx>(
     let find = "SELECT fingerprint, turn_id FROM idempotency
          WHERE tenant = $1 AND principal = $2 AND idempotency_key = $3 AND expires_at > $4";
     let rows = tx.query(find, args![tenant, principal, key, now]).await?;
-    read_first(rows, |row| Ok((row.text()?, row.opt_text()?.map(TurnId::from))))
+    let found = read_first(rows, |row| Ok((row.text()?, row.opt_text()?.map(TurnId::from))));
+    or_unreadable(tx, "idempotency", || name_of(principal, key), KEY, found)
 }
 
 /// Makes the record of a new turn's key.
@@ -124,8 +134,13 @@ pub(in crate::adapters::onprem) async fn claim<T: Tx>(
     if record.turn.is_some() || record.fingerprint != key.idempotency.fingerprint {
         return Ok(Claim::Mismatch);
     }
-    if let Some(answer) = record.answer {
-        return Ok(Claim::Answered(answer));
+    match record.answer {
+        Some(Ok(answer)) => return Ok(Claim::Answered(answer)),
+        Some(Err(why)) => {
+            tx.saw("idempotency", name_of(&key.principal, &key.idempotency.key), &why);
+            return Ok(Claim::Unreadable);
+        }
+        None => {}
     }
     if let Some(until) = record.claimed_until.filter(|until| *until > now) {
         return Ok(Claim::Busy { until });

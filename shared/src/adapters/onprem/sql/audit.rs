@@ -1,6 +1,6 @@
 //! The audit trail in SQL, and the one way in which rows are written.
 
-use super::{Arg, Row, SqlError, Tx, args, read_all};
+use super::{Arg, Row, SqlError, Tx, args, cause, read_each};
 use crate::audit::{AuditFilter, AuditRow, ChainCheck, NewAudit};
 use crate::clock::Timestamp;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
@@ -117,6 +117,14 @@ macro_rules! fitting {
     };
 }
 
+/// What stands behind a row's place, for a check: here a detail that is no JSON counts as unreadable.
+pub(super) fn read_strictly(row: &mut Row) -> Result<(), SqlError> {
+    (row.text()?, row.time()?, row.text()?, row.text()?);
+    (row.text()?, row.text()?, row.json::<Value>()?);
+    (row.text()?, row.text()?);
+    Ok(())
+}
+
 /// [`crate::audit::AuditLog::list`].
 pub(in crate::adapters::onprem) async fn list<T: Tx>(
     tx: &mut T,
@@ -128,7 +136,8 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
     } else {
         fitting!(all "tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action, detail, previous, hash")
     };
-    read_all(tx.query(fitting, &arguments(tenant, filter)).await?, read)
+    let rows = tx.query(fitting, &arguments(tenant, filter)).await?;
+    Ok(read_each(tx, ("audit", 4), rows, read))
 }
 
 /// [`crate::audit::AuditLog::count`].
@@ -158,22 +167,31 @@ pub(in crate::adapters::onprem) async fn verify_some<T: Tx>(
     check: &mut ChainCheck,
 ) -> Result<Option<Cursor>, SqlError> {
     const ROWS: usize = 1000;
-    let next =
-        "SELECT n, tenant, session_key, session_id, id, at, agent_id, turn_id, principal, action, detail,
-             previous, hash
+    let next = "SELECT session_key, session_id, n, tenant, session_key, session_id, id, at, agent_id, turn_id, principal,
+             action, detail, previous, hash
          FROM audit WHERE tenant = $1 AND (session_key, session_id, n) > ($2, $3, $4)
          ORDER BY session_key, session_id, n LIMIT $5";
     let args = args![tenant, &after.session, &after.session_id, after.n, ROWS];
-    let rows = read_all(tx.query(next, args).await?, |row| Ok((row.count::<u64>()?, read(row)?)))?;
-    for (_, row) in &rows {
-        check.feed(row);
-    }
+    let rows = tx.query(next, args).await?;
     let full = rows.len() == ROWS;
-    Ok(rows.into_iter().next_back().filter(|_| full).map(|(n, row)| Cursor {
-        session: row.session.to_string(),
-        session_id: row.session_id.to_string(),
-        n,
-    }))
+    let mut last = None;
+    for mut row in rows {
+        let name = row.name(3);
+        let (session, session_id, n) = (row.text(), row.text(), row.count::<u64>());
+        match read(&mut row) {
+            Ok(row) => check.feed(&row),
+            Err(error) => {
+                tx.saw("audit", name.clone(), &cause(error));
+                check.feed_unreadable(name);
+            }
+        }
+        // The walk goes on behind the last row whose place is known. What sorts behind every number and text has none, and
+        // stands at the end of all.
+        if let (Ok(session), Ok(session_id), Ok(n)) = (session, session_id, n) {
+            last = Some(Cursor { session, session_id, n });
+        }
+    }
+    Ok(last.filter(|_| full))
 }
 
 /// Rows that [`prune_some`] takes at most: short enough that turns do not notice.

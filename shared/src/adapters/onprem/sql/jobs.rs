@@ -1,6 +1,6 @@
 //! The job queue in SQL.
 
-use super::{Locking, Row, SqlError, Tx, args, locking, read_all};
+use super::{Locking, Row, SqlError, Tx, args, around_damage, cause, locking, or_unreadable, read_first};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
@@ -9,9 +9,17 @@ use std::time::Duration;
 
 const DUE: Locking = locking!(
     skip_locked
-    "SELECT token, tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+    "SELECT tenant, id, token, work, state, attempts, created_at, visible_at, reason FROM jobs
      WHERE state = 'pending' AND visible_at <= $1
      ORDER BY visible_at, created_at, tenant, id LIMIT $2"
+);
+
+/// As [`DUE`], from the other end.
+const DUE_LAST: Locking = locking!(
+    skip_locked
+    "SELECT tenant, id, token, work, state, attempts, created_at, visible_at, reason FROM jobs
+     WHERE state = 'pending' AND visible_at <= $1
+     ORDER BY visible_at DESC, created_at DESC, tenant DESC, id DESC LIMIT $2"
 );
 
 const fn state_name(state: JobState) -> &'static str {
@@ -22,22 +30,42 @@ const fn state_name(state: JobState) -> &'static str {
     }
 }
 
-fn read(row: &mut Row) -> Result<Job, SqlError> {
-    let (tenant, id, work) = (row.id()?, row.id()?, row.json()?);
+/// What stands behind a job's name, from the columns that every query for jobs names in this order.
+pub(super) fn read(row: &mut Row, tenant: &TenantId, id: &JobId) -> Result<Job, SqlError> {
+    let work = row.json()?;
     let state = match row.text()?.as_str() {
         "pending" => JobState::Pending,
         "done" => JobState::Done,
         "dead" => JobState::Dead,
-        other => return Err(SqlError::broken(format!("a job in state `{other}`"))),
+        _ => return Err(SqlError::broken("its state is none of pending, done and dead")),
     };
     Ok(Job {
-        job: NewJob { id, tenant, work },
+        job: NewJob { id: id.clone(), tenant: tenant.clone(), work },
         state,
         attempts: row.count()?,
         created_at: row.time()?,
         visible_at: row.time()?,
         reason: row.opt_text()?,
+        unreadable: None,
     })
+}
+
+/// As [`read`], for a row that was asked for by its state, if it was: one that cannot be read has its name at least.
+fn read_or_name<T: Tx>(
+    tx: &mut T,
+    row: &mut Row,
+    (tenant, id): (TenantId, JobId),
+    state: Option<JobState>,
+) -> Job {
+    match read(row, &tenant, &id) {
+        Ok(job) => job,
+        Err(error) => {
+            let why = cause(error);
+            tx.saw("jobs", id.to_string(), &why);
+            // Whoever gets it delivered ends it so.
+            Job::unreadable(tenant, id, state.unwrap_or(JobState::Dead), why)
+        }
+    }
 }
 
 /// Done jobs that one new job clears away at most: more than are added, so that none piles up, and few enough that nobody
@@ -89,19 +117,34 @@ pub(in crate::adapters::onprem) async fn receive<T: Tx>(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<Delivery>, SqlError> {
-    let due = read_all(tx.query(DUE.of::<T>(), args![now, max]).await?, |row| {
-        Ok((row.count::<u64>()?, read(row)?))
-    })?;
+    let due = around_damage(tx, "jobs", DUE.of::<T>(), DUE_LAST.of::<T>(), args![now, max]).await?;
     let mut deliveries = Vec::with_capacity(due.len());
-    for (token, mut job) in due {
+    for mut row in due.into_iter().take(max) {
+        let name = row.name(2);
+        let (tenant, id) = match (row.id(), row.id()) {
+            (Ok(tenant), Ok(id)) => (tenant, id),
+            _ => {
+                tx.saw("jobs", name, "its name is no text");
+                continue;
+            }
+        };
+        // A token that cannot be read counts as none, as it does where SQL adds to it.
+        let token = row.count::<u64>();
+        let mut job = read_or_name(tx, &mut row, (tenant, id), Some(JobState::Pending));
         job.attempts += 1;
         job.visible_at = until;
-        let receipt = Receipt { tenant: job.job.tenant.clone(), job: job.job.id.clone(), token: token + 1 };
-        tx.execute(
-            "UPDATE jobs SET token = $1, attempts = attempts + 1, visible_at = $2 WHERE tenant = $3 AND id = $4",
-            args![receipt.token, until, &receipt.tenant, &receipt.job],
-        )
-        .await?;
+        let token = token.unwrap_or(0) + 1;
+        let receipt = Receipt { tenant: job.job.tenant.clone(), job: job.job.id.clone(), token };
+        let deliver = match job.unreadable {
+            None => {
+                "UPDATE jobs SET token = $1, attempts = attempts + 1, visible_at = $2 WHERE tenant = $3 AND id = $4"
+            }
+            // Its end is to be written by the receipt, whatever stood there.
+            Some(_) => {
+                "UPDATE jobs SET token = $1, attempts = 1, visible_at = $2 WHERE tenant = $3 AND id = $4"
+            }
+        };
+        tx.execute(deliver, args![receipt.token, until, &receipt.tenant, &receipt.job]).await?;
         deliveries.push(Delivery { job, receipt });
     }
     Ok(deliveries)
@@ -175,14 +218,26 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
             tx.query(one, args![tenant, id, state, now, filter.limit]).await?
         }
         None => {
-            let all = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+            let newest = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
                  WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR state = $2)
                      AND (expires_at IS NULL OR expires_at > $3)
                  ORDER BY created_at DESC, id DESC LIMIT $4";
-            tx.query(all, args![tenant, state, now, filter.limit]).await?
+            let oldest = "SELECT tenant, id, work, state, attempts, created_at, visible_at, reason FROM jobs
+                 WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR state = $2)
+                     AND (expires_at IS NULL OR expires_at > $3)
+                 ORDER BY created_at, id LIMIT $4";
+            around_damage(tx, "jobs", newest, oldest, args![tenant, state, now, filter.limit]).await?
         }
     };
-    read_all(rows, read)
+    let mut jobs = Vec::with_capacity(rows.len());
+    for mut row in rows.into_iter().take(filter.limit) {
+        let name = row.name(2);
+        match (row.id(), row.id()) {
+            (Ok(tenant), Ok(id)) => jobs.push(read_or_name(tx, &mut row, (tenant, id), filter.state)),
+            _ => tx.saw("jobs", name, "its name is no text"),
+        }
+    }
+    Ok(jobs)
 }
 
 /// [`crate::job::JobQueue::redrive`].
@@ -192,6 +247,10 @@ pub(in crate::adapters::onprem) async fn redrive<T: Tx>(
     id: &JobId,
     now: Timestamp,
 ) -> Result<(), SqlError> {
+    let dead = "SELECT work, state, attempts, created_at, visible_at, reason FROM jobs
+         WHERE tenant = $1 AND id = $2 AND state = 'dead'";
+    let dead = read_first(tx.query(dead, args![tenant, id]).await?, |row| read(row, tenant, id));
+    or_unreadable(tx, "jobs", || id.to_string(), "the job", dead)?;
     let redriven = tx
         .execute(
             "UPDATE jobs SET state = 'pending', attempts = 0, visible_at = $1

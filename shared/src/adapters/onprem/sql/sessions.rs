@@ -5,13 +5,16 @@
 
 use super::answers;
 use super::audit::{self, ChainEnd, Place};
-use super::{Locking, Row, SqlError, Tx, args, locking, read_all, read_first, to_json};
+use super::{Locking, Row, SqlError, Tx, args, cause, locking, or_unreadable, read_all, read_first, to_json};
 use crate::audit::NewAudit;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::{Message, MessageBody};
-use crate::session::{Begun, Holder, Idempotency, Lease, NewTurn, Session, Step, Turn, TurnOutcome, Window};
+use crate::session::{
+    Begun, Failure, Holder, Idempotency, Lease, NewTurn, Session, Step, Turn, TurnOutcome, Window,
+};
+use serde_json::Value;
 
 /// A message ready to be written.
 struct EncodedMessage {
@@ -139,8 +142,12 @@ fn read_head(row: &mut Row) -> Result<Head, SqlError> {
 }
 
 async fn find_head<T: Tx>(tx: &mut T, tenant: &TenantId, key: &SessionKey) -> Result<Option<Head>, SqlError> {
-    read_first(tx.query(HEAD.of::<T>(), args![tenant, key]).await?, read_head)
+    let head = read_first(tx.query(HEAD.of::<T>(), args![tenant, key]).await?, read_head);
+    or_unreadable(tx, "sessions", || key.to_string(), SESSION, head)
 }
+
+/// What a session's head is for a caller.
+pub(super) const SESSION: &str = "this session (it can be reset or deleted)";
 
 /// The head that a lease still is good for.
 async fn leased<T: Tx>(tx: &mut T, lease: &Lease) -> Result<Head, SqlError> {
@@ -274,24 +281,69 @@ struct TurnRecord {
     turn: Turn,
     input_through: u64,
     fingerprint: Option<String>,
+    /// Part of it cannot be read.
+    is_damaged: bool,
 }
 
-/// A turn, from the columns that every query for turns names in this order.
-pub(super) fn read_turn(row: &mut Row) -> Result<Turn, SqlError> {
-    Ok(Turn {
-        id: row.id()?,
-        tenant: row.id()?,
-        session: row.id()?,
-        session_id: row.id()?,
-        agent: row.id()?,
-        principal: row.id()?,
-        user: row.opt_text()?,
-        channel: row.text()?,
-        options: row.json()?,
-        accepted_at: row.time()?,
-        ended_at: row.opt_time()?,
-        outcome: row.opt_json()?,
-    })
+/// What is wrong with a row of which the rest is good.
+#[derive(Default)]
+pub(super) struct Damage(Option<String>);
+
+impl Damage {
+    /// What was read, or what stands for it.
+    fn or<V>(&mut self, read: Result<V, SqlError>, instead: V) -> V {
+        read.unwrap_or_else(|error| {
+            self.0.get_or_insert_with(|| cause(error));
+            instead
+        })
+    }
+}
+
+/// A turn, from the columns that every query for turns names in this order. Of a damaged row, what can be read; it fails only
+/// if not even the turn's name can be.
+pub(super) fn read_turn<T: Tx>(tx: &mut T, row: &mut Row) -> Result<(Turn, bool), SqlError> {
+    let (id, tenant, session) = (row.id()?, row.id()?, row.id()?);
+    let mut damage = Damage::default();
+    let mut turn = Turn {
+        id,
+        tenant,
+        session,
+        session_id: damage.or(row.id(), SessionId::new("")),
+        agent: damage.or(row.id(), AgentId::new("")),
+        principal: damage.or(row.id(), PrincipalId::new("")),
+        user: damage.or(row.opt_text(), None),
+        channel: damage.or(row.text(), String::new()),
+        options: damage.or(row.json(), Value::Null),
+        accepted_at: damage.or(row.time(), Timestamp::EPOCH),
+        ended_at: damage.or(row.opt_time(), None),
+        outcome: None,
+    };
+    let lost = || Some(TurnOutcome::Failed(Failure::unreadable()));
+    turn.outcome = damage.or(row.opt_json(), lost());
+    let Some(why) = damage.0 else { return Ok((turn, false)) };
+    if turn.ended_at.is_some() {
+        turn.outcome = turn.outcome.or_else(lost);
+    }
+    tx.saw("turns", turn.id.to_string(), &why);
+    Ok((turn, true))
+}
+
+/// What stands for a turn that is named and not there.
+fn lost_turn(tenant: &TenantId, session: &SessionKey, head: &Head, id: &TurnId) -> Turn {
+    Turn {
+        id: id.clone(),
+        tenant: tenant.clone(),
+        session: session.clone(),
+        session_id: head.id.clone(),
+        agent: head.agent.clone(),
+        principal: PrincipalId::new(""),
+        user: None,
+        channel: String::new(),
+        options: Value::Null,
+        accepted_at: head.updated_at,
+        ended_at: None,
+        outcome: None,
+    }
 }
 
 async fn find_turn<T: Tx>(
@@ -305,9 +357,13 @@ async fn find_turn<T: Tx>(
          FROM turns WHERE tenant = $1 AND id = $2",
         args![tenant, id],
     ).await?;
-    read_first(rows, |row| {
-        Ok(TurnRecord { turn: read_turn(row)?, input_through: row.count()?, fingerprint: row.opt_text()? })
-    })
+    let Some(mut row) = rows.into_iter().next() else { return Ok(None) };
+    let turn = read_turn(tx, &mut row);
+    let (turn, is_damaged) = or_unreadable(tx, "turns", || id.to_string(), "this turn", turn)?;
+    let (input_through, fingerprint) = (row.count(), row.opt_text());
+    let is_damaged = is_damaged || input_through.is_err() || fingerprint.is_err();
+    let (input_through, fingerprint) = (input_through.unwrap_or(0), fingerprint.unwrap_or(None));
+    Ok(Some(TurnRecord { turn, input_through, fingerprint, is_damaged }))
 }
 
 /// What [`begin`] knows of the turn before it looks at the session.
@@ -318,6 +374,8 @@ enum Known {
     Again(Box<TurnRecord>),
     /// It has not ended.
     AtWork(Box<TurnRecord>),
+    /// It has ended, and not all of it can be read.
+    Damaged(Box<TurnRecord>),
     /// Nothing more is to be done.
     Answer(Begun),
 }
@@ -334,7 +392,12 @@ async fn known<T: Tx>(tx: &mut T, new: &EncodedTurn, now: Timestamp) -> Result<K
     };
     let Some(found) = find_turn(tx, &new.tenant, &id).await? else {
         return match fingerprint {
-            Some(_) => Err(SqlError::broken("an idempotency record names a turn that is not there")),
+            Some(_) => {
+                tx.saw("turns", id.to_string(), "an idempotency record names it, and it is not there");
+                let cause = "an idempotency record names a turn that is not there";
+                let what = "the turn under this idempotency key";
+                Err(SqlError::Refused(StoreError::Unreadable { what, source: cause.into() }))
+            }
             None => Ok(Known::New),
         };
     };
@@ -346,6 +409,8 @@ async fn known<T: Tx>(tx: &mut T, new: &EncodedTurn, now: Timestamp) -> Result<K
     }
     Ok(match &found.turn.outcome {
         None => Known::AtWork(Box::new(found)),
+        // What it would be run with is not known.
+        Some(_) if found.is_damaged => Known::Damaged(Box::new(found)),
         Some(outcome) if outcome.may_run_again() => Known::Again(Box::new(found)),
         Some(_) => Known::Answer(Begun::Replayed(Box::new(found.turn))),
     })
@@ -358,16 +423,20 @@ async fn take_over<T: Tx>(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Begun, SqlError> {
-    let Turn { id, tenant, session, .. } = found.turn;
+    let Turn { id, tenant, session, .. } = &found.turn;
+    let (id, tenant, session) = (id.clone(), tenant.clone(), session.clone());
     let Some(mut head) = find_head(tx, &tenant, &session).await? else {
-        return Err(SqlError::broken("a turn's session is not there"));
+        return Ok(lost(tx, found.turn, "its session is not there"));
     };
     match &head.holder {
         Some(holder) if holder.turn == id && holder.until > now => {
             return Ok(Begun::Busy { until: holder.until, turn: id });
         }
         Some(holder) if holder.turn == id => {}
-        _ => return Err(SqlError::broken("a turn at work does not hold its session")),
+        _ => return Ok(lost(tx, found.turn, "it has no end, and does not hold its session")),
+    }
+    if found.is_damaged {
+        return end_it(tx, head, (&tenant, &session), id, until).await;
     }
     let steps = tx
         .query(
@@ -376,12 +445,60 @@ async fn take_over<T: Tx>(
             args![&tenant, &head.id, head.epoch, found.input_through],
         )
         .await?;
-    let steps = read_all(steps, read_message)?;
+    let steps = match read_all(steps, read_message) {
+        Ok(steps) => steps,
+        // How far it went is not known.
+        Err(error) => {
+            tx.saw("messages", format!("{session} / {id}"), &cause(error));
+            return end_it(tx, head, (&tenant, &session), id, until).await;
+        }
+    };
     head.fence += 1;
     head.holder = Some(Holder { turn: id.clone(), until });
     head.tries += 1;
     head.save(tx, &tenant, &session).await?;
     Ok(Begun::Resumed { lease: head.lease(&tenant, &session, &id, until), steps, tries: head.tries })
+}
+
+/// A turn that nobody can go on with: it has failed, whatever its row says.
+fn lost<T: Tx>(tx: &mut T, mut turn: Turn, why: &str) -> Begun {
+    tx.saw("turns", turn.id.to_string(), why);
+    turn.outcome = Some(TurnOutcome::Failed(Failure::unreadable()));
+    Begun::Replayed(Box::new(turn))
+}
+
+/// Gives an interrupted turn's session to whoever is to end it.
+async fn end_it<T: Tx>(
+    tx: &mut T,
+    mut head: Head,
+    (tenant, session): (&TenantId, &SessionKey),
+    turn: TurnId,
+    until: Timestamp,
+) -> Result<Begun, SqlError> {
+    head.fence += 1;
+    head.holder = Some(Holder { turn: turn.clone(), until });
+    head.tries = head.tries.saturating_add(1);
+    head.save(tx, tenant, session).await?;
+    Ok(Begun::Unreadable(head.lease(tenant, session, &turn, until)))
+}
+
+/// What is to be done about a turn that has ended, of which not all can be read. If it holds its session nevertheless, it is
+/// ended once more, so that the session is free.
+async fn settle_damaged<T: Tx>(
+    tx: &mut T,
+    found: TurnRecord,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Begun, SqlError> {
+    let Turn { id, tenant, session, .. } = &found.turn;
+    match find_head(tx, tenant, session).await? {
+        Some(head)
+            if head.holder.as_ref().is_some_and(|holder| holder.turn == *id && holder.until <= now) =>
+        {
+            end_it(tx, head, (tenant, session), id.clone(), until).await
+        }
+        _ => Ok(Begun::Replayed(Box::new(found.turn))),
+    }
 }
 
 /// [`crate::session::SessionStore::begin`].
@@ -395,6 +512,7 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
         Known::New => None,
         Known::Again(found) => Some(found),
         Known::AtWork(found) => return take_over(tx, *found, now, until).await,
+        Known::Damaged(found) => return settle_damaged(tx, *found, now, until).await,
         Known::Answer(begun) => return Ok(begun),
     };
     let (turn, session) = match &earlier {
@@ -409,13 +527,24 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
                 let cause = "the session belongs to another agent";
                 return Err(SqlError::Refused(StoreError::Broken(cause.into())));
             }
-            if let Some(holder) = head.holder {
+            if let Some(holder) = head.holder.clone() {
                 if holder.until > now {
                     return Ok(Begun::Busy { until: holder.until, turn: holder.turn });
                 }
-                let orphan = find_turn(tx, &new.tenant, &holder.turn).await?;
-                let orphan = orphan.ok_or_else(|| SqlError::broken("a session's turn is not there"))?;
-                return Ok(Begun::Orphaned(Box::new(orphan.turn)));
+                if let Some(orphan) = find_turn(tx, &new.tenant, &holder.turn).await? {
+                    return Ok(Begun::Orphaned(Box::new(orphan.turn)));
+                }
+                tx.saw(
+                    "turns",
+                    holder.turn.to_string(),
+                    "a session names it as at work, and it is not there",
+                );
+                let lost = lost_turn(&new.tenant, session, &head, &holder.turn);
+                if holder.turn != new.turn {
+                    return Ok(Begun::Orphaned(Box::new(lost)));
+                }
+                insert_lost(tx, &lost, &head).await?;
+                return end_it(tx, head, (&new.tenant, session), holder.turn, until).await;
             }
             head
         }
@@ -447,6 +576,29 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
         None => insert_turn(tx, new, &head, now).await?,
     }
     Ok(Begun::Started(head.lease(&new.tenant, session, turn, until)))
+}
+
+/// Writes what is left to be known of a turn that is not there, so that its end has a place.
+async fn insert_lost<T: Tx>(tx: &mut T, turn: &Turn, head: &Head) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO turns (tenant, id, session_key, session_id, agent_id, principal, channel, options, accepted_at,
+             input_through)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        args![
+            &turn.tenant,
+            &turn.id,
+            &turn.session,
+            &turn.session_id,
+            &turn.agent,
+            &turn.principal,
+            &turn.channel,
+            "null",
+            turn.accepted_at,
+            head.seq,
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 async fn insert_turn<T: Tx>(
@@ -594,10 +746,10 @@ pub(in crate::adapters::onprem) async fn load<T: Tx>(
             args![tenant, key],
         )
         .await?;
-    read_first(rows, read_session)
+    or_unreadable(tx, "sessions", || key.to_string(), SESSION, read_first(rows, read_session))
 }
 
-fn read_message(row: &mut Row) -> Result<Message, SqlError> {
+pub(super) fn read_message(row: &mut Row) -> Result<Message, SqlError> {
     Ok(Message {
         epoch: row.count()?,
         seq: row.count()?,
@@ -605,6 +757,24 @@ fn read_message(row: &mut Row) -> Result<Message, SqlError> {
         at: row.time()?,
         body: row.json()?,
     })
+}
+
+/// A message of a transcript. In place of one that cannot be read stands a note, so that the session goes on.
+fn read_or_note<T: Tx>(tx: &mut T, key: &SessionKey, row: &mut Row) -> Result<Message, SqlError> {
+    let (epoch, seq) = (row.count()?, row.count()?);
+    let (turn, at, body) = (row.id(), row.time(), row.json());
+    let mut damage = Damage::default();
+    let message = Message {
+        epoch,
+        seq,
+        turn: damage.or(turn, TurnId::new("")),
+        at: damage.or(at, Timestamp::EPOCH),
+        body: damage.or(body, MessageBody::unreadable()),
+    };
+    if let Damage(Some(why)) = damage {
+        tx.saw("messages", format!("{key} / {seq}"), &why);
+    }
+    Ok(message)
 }
 
 /// [`crate::session::SessionStore::transcript`]. On a site the epoch never changes, so that of the head is the
@@ -625,7 +795,10 @@ pub(in crate::adapters::onprem) async fn transcript<T: Tx>(
             args![tenant, key, window.after, before, window.newest],
         )
         .await?;
-    let mut messages = read_all(rows, read_message)?;
+    let mut messages = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        messages.push(read_or_note(tx, key, &mut row)?);
+    }
     messages.reverse();
     Ok(messages)
 }

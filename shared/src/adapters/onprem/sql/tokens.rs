@@ -1,12 +1,12 @@
 //! Tokens in SQL.
 
-use super::{Row, SqlError, Tx, args, read_all, read_first, to_json};
+use super::{Row, SqlError, Tx, args, or_unreadable, read_each, read_first, to_json};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{PrincipalId, TenantId};
 use crate::principal::Token;
 
-fn read(row: &mut Row) -> Result<Token, SqlError> {
+pub(super) fn read(row: &mut Row) -> Result<Token, SqlError> {
     Ok(Token {
         id: row.id()?,
         tenant: row.id()?,
@@ -63,7 +63,7 @@ pub(in crate::adapters::onprem) async fn find<T: Tx>(
          FROM tokens WHERE id = $1",
         args![id],
     ).await?;
-    read_first(rows, read)
+    or_unreadable(tx, "tokens", || id.to_string(), "the token", read_first(rows, read))
 }
 
 /// [`crate::principal::TokenStore::list`].
@@ -76,7 +76,7 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
          FROM tokens WHERE tenant = $1 ORDER BY created_at, id",
         args![tenant],
     ).await?;
-    read_all(rows, read)
+    Ok(read_each(tx, ("tokens", 1), rows, read))
 }
 
 /// [`crate::principal::TokenStore::revoke`].

@@ -5,6 +5,7 @@ use super::{OpenError, migrate, unavailable};
 use crate::adapters::onprem::sql::schema::{Migrated, Migration};
 use crate::bounds::LOCK_WAIT;
 use crate::error::{Source, StoreError};
+use crate::unreadable::Sightings;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{DirBuilder, OpenOptions};
 use std::path::Path;
@@ -78,7 +79,7 @@ pub(super) fn open_writer(
     settings(&connection, durability).map_err(|error| database(error.into()))?;
     // Two processes may start at once: whoever gets the lock migrates, the other finds it done.
     connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| database(error.into()))?;
-    let migrated = migrate(&mut SqliteTx::new(&mut connection), migrations);
+    let migrated = migrate(&mut SqliteTx::new(&mut connection, &Sightings::default()), migrations);
     let migrated = migrated.map_err(|error| database(StoreError::from(error).into()))?;
     connection.execute_batch("COMMIT").map_err(|error| database(error.into()))?;
     match migrated {

@@ -7,6 +7,7 @@ use super::failed;
 use super::tx::SqliteTx;
 use crate::adapters::onprem::sql::SqlError;
 use crate::error::StoreError;
+use crate::unreadable::Sightings;
 use futures::channel::oneshot;
 use rusqlite::Connection;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -69,10 +70,10 @@ impl<A: Send, O: FnMut(&mut SqliteTx<'_>) -> Result<A, SqlError> + Send> Operati
 
 impl Lane {
     /// Starts the thread.
-    pub(super) fn start(name: &str, connection: Connection) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, connection: Connection, sightings: Sightings) -> std::io::Result<Self> {
         let (queue, messages) = channel();
         let thread = std::thread::Builder::new().name(name.to_owned());
-        let thread = thread.spawn(move || work(connection, &messages))?;
+        let thread = thread.spawn(move || work(connection, &messages, &sightings))?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
@@ -111,11 +112,11 @@ fn closed() -> StoreError {
     StoreError::Unavailable("the store is closed".into())
 }
 
-fn work(mut connection: Connection, messages: &Receiver<Message>) {
+fn work(mut connection: Connection, messages: &Receiver<Message>, sightings: &Sightings) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(message) = messages.recv() {
         let close = match message {
-            Message::Run(first) => commit_batch(&mut connection, first, messages, &mut batch),
+            Message::Run(first) => commit_batch(&mut connection, sightings, first, messages, &mut batch),
             Message::Close(reply) => Some(reply),
         };
         if let Some(reply) = close {
@@ -132,6 +133,7 @@ fn work(mut connection: Connection, messages: &Receiver<Message>) {
 /// somebody did meanwhile.
 fn commit_batch(
     connection: &mut Connection,
+    sightings: &Sightings,
     first: Box<dyn Operation>,
     messages: &Receiver<Message>,
     batch: &mut Vec<Box<dyn Operation>>,
@@ -142,7 +144,7 @@ fn commit_batch(
     let mut undo = false;
     while let Some(mut operation) = next.take() {
         if begun.is_ok() {
-            undo = operation.run(&mut SqliteTx::new(connection)).is_err();
+            undo = operation.run(&mut SqliteTx::new(connection, sightings)).is_err();
         }
         batch.push(operation);
         if undo || batch.len() == BATCH {
@@ -161,7 +163,7 @@ fn commit_batch(
         // One bad operation must not harm the others: each is run again by itself, in the order of arrival.
         rollback(connection);
         for mut operation in batch.drain(..) {
-            match run_alone(connection, operation.as_mut()) {
+            match run_alone(connection, sightings, operation.as_mut()) {
                 Ok(()) => operation.answer(),
                 Err(error) => operation.fail(error.into()),
             }
@@ -182,9 +184,13 @@ fn commit_batch(
 
 /// Runs one operation in a transaction of its own. `Err` if the transaction itself failed; what the operation found is
 /// its own to tell.
-fn run_alone(connection: &mut Connection, operation: &mut dyn Operation) -> Result<(), SqlError> {
+fn run_alone(
+    connection: &mut Connection,
+    sightings: &Sightings,
+    operation: &mut dyn Operation,
+) -> Result<(), SqlError> {
     control(connection, "BEGIN IMMEDIATE")?;
-    if operation.run(&mut SqliteTx::new(connection)).is_err() {
+    if operation.run(&mut SqliteTx::new(connection, sightings)).is_err() {
         rollback(connection);
         return Ok(());
     }

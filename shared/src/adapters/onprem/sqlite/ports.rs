@@ -7,14 +7,14 @@ use crate::answer::{Answer, AnswerKey, AnswerStore, Claim};
 use crate::audit::{AuditFilter, AuditLog, AuditRow, AuditVerdict, ChainCheck};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
+use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use crate::limit::{Decision, Limit, RateLimiter};
 use crate::message::Message;
 use crate::principal::{Token, TokenStore};
 use crate::session::{
-    Begun, Interrupted, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step, Turn,
-    TurnOutcome, Window,
+    Becomes, Begun, Interrupted, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step,
+    Turn, TurnOutcome, Window,
 };
 use async_trait::async_trait;
 use std::sync::atomic::Ordering;
@@ -104,6 +104,19 @@ impl SessionIndex for Sqlite {
     ) -> Result<Session, StoreError> {
         let (tenant, key, from, id) = (tenant.clone(), key.clone(), from.clone(), id.clone());
         self.write(move |tx| now(index::reset(tx, &tenant, &key, &from, &id, at))).await
+    }
+
+    async fn repair(
+        &self,
+        tenant: &TenantId,
+        key: &SessionKey,
+        agents: Option<&[AgentId]>,
+        to: &Becomes,
+        at: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        let (tenant, key, to) = (tenant.clone(), key.clone(), to.clone());
+        let agents = agents.map(<[AgentId]>::to_vec);
+        self.write(move |tx| now(index::repair(tx, &tenant, &key, agents.as_deref(), &to, at))).await
     }
 
     async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {

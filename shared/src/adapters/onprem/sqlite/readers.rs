@@ -4,6 +4,7 @@ use super::tx::SqliteTx;
 use super::{failed, files};
 use crate::adapters::onprem::sql::SqlError;
 use crate::error::StoreError;
+use crate::unreadable::Sightings;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -17,11 +18,12 @@ const KEPT: usize = 4;
 pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    sightings: Sightings,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::new(Vec::with_capacity(KEPT)) }
+    pub(super) fn new(path: PathBuf, sightings: Sightings) -> Self {
+        Self { path, idle: Mutex::new(Vec::with_capacity(KEPT)), sightings }
     }
 
     /// Runs a read on this thread.
@@ -34,7 +36,7 @@ impl Readers {
             Some(connection) => connection,
             None => files::open_reader(&self.path).map_err(failed)?,
         };
-        let found = read(&mut SqliteTx::new(&mut connection));
+        let found = read(&mut SqliteTx::new(&mut connection, &self.sightings));
         // After a failure the connection may be what is broken.
         if !matches!(found, Err(SqlError::Failed(_))) {
             let mut idle = self.idle();

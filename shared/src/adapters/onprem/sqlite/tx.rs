@@ -2,6 +2,7 @@
 
 use super::failed;
 use crate::adapters::onprem::sql::{Arg, Field, Row, SqlError, Tx};
+use crate::unreadable::Sightings;
 use rusqlite::types::{Null, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 use std::future::{Future, ready};
@@ -9,11 +10,12 @@ use std::future::{Future, ready};
 /// Statements on a connection, inside whatever transaction its owner has opened.
 pub(super) struct SqliteTx<'c> {
     connection: &'c mut Connection,
+    sightings: &'c Sightings,
 }
 
 impl<'c> SqliteTx<'c> {
-    pub(super) fn new(connection: &'c mut Connection) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: &'c mut Connection, sightings: &'c Sightings) -> Self {
+        Self { connection, sightings }
     }
 
     fn prepare(&self, sql: &str, args: &[Arg<'_>]) -> rusqlite::Result<CachedStatement<'_>> {
@@ -38,25 +40,43 @@ impl<'c> SqliteTx<'c> {
     }
 
     fn query_now(&self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SqlError> {
+        let mut found = Vec::new();
+        self.query_into(sql, args, &mut found)?;
+        Ok(found)
+    }
+
+    fn query_into(&self, sql: &str, args: &[Arg<'_>], found: &mut Vec<Row>) -> Result<(), SqlError> {
+        self.each_row(sql, args, |row| found.push(row))
+    }
+
+    /// Hands each row over as it is found; fails where the database does.
+    pub(super) fn each_row(
+        &self,
+        sql: &str,
+        args: &[Arg<'_>],
+        mut each: impl FnMut(Row),
+    ) -> Result<(), SqlError> {
         let mut statement = self.prepare(sql, args).map_err(failed)?;
         let columns = statement.column_count();
         let mut rows = statement.raw_query();
-        let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(failed)? {
             let mut fields = Vec::with_capacity(columns);
             for column in 0..columns {
+                // What the column may not hold shows when it is read: the other columns, and rows, are as good as without it.
                 fields.push(match row.get_ref(column).map_err(failed)? {
                     ValueRef::Null => Field::Null,
                     ValueRef::Integer(number) => Field::Int(number),
-                    ValueRef::Text(text) => {
-                        Field::Text(std::str::from_utf8(text).map_err(SqlError::broken)?.to_owned())
-                    }
-                    other => return Err(SqlError::broken(format!("a column of type {}", other.data_type()))),
+                    ValueRef::Text(text) => match std::str::from_utf8(text) {
+                        Ok(text) => Field::Text(text.to_owned()),
+                        Err(_) => Field::Odd("a text that is no UTF-8"),
+                    },
+                    ValueRef::Real(_) => Field::Odd("a fraction"),
+                    ValueRef::Blob(_) => Field::Odd("bytes"),
                 });
             }
-            found.push(Row::new(fields));
+            each(Row::new(fields));
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -78,6 +98,20 @@ impl Tx for SqliteTx<'_> {
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, SqlError>> + Send {
         ready(self.query_now(sql, args))
+    }
+
+    fn query_until(
+        &mut self,
+        sql: &'static str,
+        args: &[Arg<'_>],
+    ) -> impl Future<Output = (Vec<Row>, Option<SqlError>)> + Send {
+        let mut found = Vec::new();
+        let failed = self.query_into(sql, args, &mut found).err();
+        ready((found, failed))
+    }
+
+    fn saw(&mut self, table: &'static str, id: String, why: &str) {
+        self.sightings.see(table, id, why);
     }
 
     fn batch(&mut self, sql: &str) -> impl Future<Output = Result<(), SqlError>> + Send {

@@ -3,7 +3,7 @@
 use crate::adapters::aws::dynamodb::attrs::{Draft, broken, number};
 use crate::adapters::aws::dynamodb::keys;
 use crate::adapters::aws::dynamodb::schema::{DUE, EXPIRES, LISTED};
-use crate::adapters::aws::dynamodb::table::{Condition, Item, Key};
+use crate::adapters::aws::dynamodb::table::{Attr, Condition, Item, Key};
 use crate::adapters::aws::dynamodb::texts::Text;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) region: String,
     /// Of a job that is done.
     pub(super) kept_until: Option<Timestamp>,
+    /// What is wrong with it, if not all of it could be read, and the token as it stands there.
+    pub(super) damage: Option<(String, Option<Attr>)>,
 }
 
 /// Where jobs of a tenant are listed by their state.
@@ -48,7 +50,36 @@ pub(super) fn due_in(region: &str, shard: u64) -> String {
 }
 
 impl Row {
-    pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
+    /// The row, or, if not all of it can be read, what can be; fails only if not even its name can be.
+    pub(super) fn of(item: &Item) -> Result<Self, StoreError> {
+        let error = match Self::read(item) {
+            Ok(row) => return Ok(row),
+            Err(error) => error,
+        };
+        let Some((tenant, id)) = keys::job_of(&item.key.partition) else { return Err(error) };
+        let why = match error {
+            StoreError::Broken(source) => source.to_string(),
+            other => other.to_string(),
+        };
+        let state = if item.attrs.contains_key(DUE.partition) { JobState::Pending } else { JobState::Dead };
+        Ok(Self {
+            tenant,
+            id,
+            work: Text::read(item, "job").ok().flatten().unwrap_or_else(|| Text::Inside(String::new())),
+            may_have_run: true,
+            state,
+            attempts: 0,
+            created_at: item.time("created").unwrap_or_default(),
+            visible_at: item.time("visible").unwrap_or_default(),
+            reason: None,
+            token: item.count("token").unwrap_or_default(),
+            region: item.text("region").unwrap_or_default().to_owned(),
+            kept_until: None,
+            damage: Some((why, item.attrs.get("token").cloned())),
+        })
+    }
+
+    fn read(item: &Item) -> Result<Self, StoreError> {
         let state = match item.text("state")? {
             "pending" => JobState::Pending,
             "done" => JobState::Done,
@@ -72,6 +103,7 @@ impl Row {
             kept_until: item
                 .opt_int(EXPIRES)?
                 .map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))),
+            damage: None,
         })
     }
 
@@ -118,7 +150,11 @@ impl Row {
 
     /// What must hold for no delivery, settlement or redrive to have come between.
     pub(super) fn unchanged(&self) -> Condition {
-        Condition::Is("token", number(self.token))
+        match &self.damage {
+            None => Condition::Is("token", number(self.token)),
+            Some((_, Some(as_it_stands))) => Condition::Is("token", as_it_stands.clone()),
+            Some((_, None)) => Condition::Present,
+        }
     }
 
     /// The same job, given up because its work has not arrived. It is left to the region that wrote it: there it is whole.
@@ -144,6 +180,14 @@ impl Row {
             created_at: self.created_at,
             visible_at: self.visible_at,
             reason: self.reason.clone(),
+            unreadable: None,
         }
+    }
+
+    /// As callers see it if its work cannot be read.
+    pub(super) fn unreadable(&self, why: String) -> Job {
+        let job = Job::unreadable(self.tenant.clone(), self.id.clone(), self.state, why);
+        let (attempts, created_at, visible_at) = (self.attempts, self.created_at, self.visible_at);
+        Job { attempts, created_at, visible_at, ..job }
     }
 }
