@@ -28,7 +28,7 @@ pub(crate) fn run(command: DataCommand, host: &HostArgs) -> Result<(), Fault> {
     }
     let DataCommand::Check { output } = command;
     site::block_on(async {
-        let store = site::existing_store(&host.data)?;
+        let store = site::existing_store(&host.data, "")?;
         let checked = store.check().await?;
         store.close().await?;
         tell(&checked, output)
