@@ -218,11 +218,6 @@ impl Process {
         self.line_from(&mut 0, fits).await
     }
 
-    /// Its id, as the system shows it.
-    pub fn id(&self) -> i32 {
-        self.id.map_or(0, rustix::process::Pid::as_raw_pid)
-    }
-
     /// Waits until it serves, and returns its base URL; `None` when it died before.
     pub async fn url(&self) -> Option<String> {
         const SERVES: &str = "listening on ";
@@ -255,15 +250,6 @@ impl Process {
             // It may have ended this very moment.
             let _ = rustix::process::kill_process(id, signal);
         }
-    }
-
-    /// The most memory that it has held so far, in bytes. Source: `VmHWM` of Linux' `/proc`.
-    pub fn peak_memory(&self) -> u64 {
-        let id = self.id.expect("a process that started").as_raw_nonzero();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process at work");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes");
-        kilobytes * 1024
     }
 
     /// Waits for its end.

@@ -196,7 +196,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let place = folder.path().to_str().unwrap();
         let missing = Instructions::new().load(folder.path());
-        put(&folder, "SOUL.md", &"x".repeat(MAX_FILE_CHARS + 1));
+        put(&folder, "SOUL.md", &"x".repeat(INSTRUCTION_FILE_CHARS + 1));
         fs::write(folder.path().join("USER.md"), b"\xff").unwrap();
         fs::create_dir(folder.path().join("AGENTS.md")).unwrap();
         let odd = Instructions::new().load(folder.path());
