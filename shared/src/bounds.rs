@@ -5,6 +5,7 @@
 //! lists them all with the values in force.
 
 use serde::Serialize;
+use std::time::Duration;
 
 /// Most bytes of a request's body unless the settings say otherwise: a picture or two as data URLs, and twenty bodies at
 /// once within the memory of the guide's smallest machine (1 GB).
@@ -12,6 +13,11 @@ pub const BODY_BYTES: usize = 20 * 1024 * 1024;
 
 /// Most tools that a request may bring. Source: OpenAI's limit.
 pub const REQUEST_TOOLS: usize = 128;
+
+/// By how much two clocks of one installation may differ before what one of them wrote counts as written by a wrong one.
+/// Source: clocks kept by NTP differ by less than a tenth of a second, machines whose clock nobody keeps by a few seconds
+/// in a month.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

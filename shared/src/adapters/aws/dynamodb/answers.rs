@@ -143,11 +143,13 @@ impl AnswerStore for DynamoStores {
                     let answer = answer.whole(self.core.as_ref(), &key_of(key)).await?;
                     return Ok(Claim::Answered(from_json(&answer)?));
                 }
-                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) if until > now => {
-                    return Ok(Claim::Busy { until });
+                Some(KeyRecord { used_by: UsedBy::Claimed(held), .. })
+                    if held.runs_at(now, until.since(now)) =>
+                {
+                    return Ok(Claim::Busy { until: held });
                 }
-                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) => {
-                    (still_claimed(until), Claim::Abandoned)
+                Some(KeyRecord { used_by: UsedBy::Claimed(held), .. }) => {
+                    (still_claimed(held), Claim::Abandoned)
                 }
             };
             let claimed = draft(key, now).time("until", until).item();

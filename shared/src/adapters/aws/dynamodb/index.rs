@@ -145,7 +145,12 @@ impl SessionIndex for DynamoStores {
         Ok(sessions)
     }
 
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
+    async fn interrupted(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Interrupted>, StoreError> {
         let core = self.core.as_ref();
         let mut found: Vec<Interrupted> = Vec::new();
         let mut states = None;
@@ -159,14 +164,16 @@ impl SessionIndex for DynamoStores {
             while sound_of_shard < limit
                 && let Some(item) = walk.next().await?
             {
-                if item.opt_time("until")?.is_none_or(|until| until > now) {
+                if item.opt_time("until")?.is_none_or(|until| until.runs_at(now, lease)) {
                     continue;
                 }
                 let Some(view) = self.listed(item).await? else { continue };
-                let Some(held) = view.head.held.filter(|held| held.until <= now) else { continue };
+                let Some(held) = view.head.held.filter(|held| !held.until.runs_at(now, lease)) else {
+                    continue;
+                };
                 if view.meta.home != self.here.region {
                     if states.is_none() {
-                        states = Some(self.region_states().await?);
+                        states = Some(self.region_states(now).await?);
                     }
                     // Whose home may be gone is a candidate; whether it is, is asked when the turn is resumed.
                     let home = states.iter().flatten().find(|state| *state.region.as_str() == view.meta.home);

@@ -2,10 +2,12 @@
 
 use super::sessions::{read_holder, read_session, read_turn};
 use super::{Row, SqlError, Tx, args, locking, read_all, read_first};
+use crate::bounds::CLOCK_SLACK;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::session::{Interrupted, Session, SessionFilter, Turn};
+use std::time::Duration;
 
 /// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
 /// each, merged.
@@ -49,15 +51,16 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
 pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
     tx: &mut T,
     now: Timestamp,
+    lease: Duration,
     limit: usize,
 ) -> Result<Vec<Interrupted>, SqlError> {
     let rows = tx.query(
         "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel, t.options,
              t.accepted_at, t.ended_at, t.outcome, s.tries
          FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
-         WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1
-         ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3",
-        args![now, u64::from(Interrupted::SUSPECT_FROM), limit],
+         WHERE s.turn_id IS NOT NULL AND (s.lease_until <= $1 OR s.lease_until > $2)
+         ORDER BY s.tries >= $3, t.accepted_at, t.tenant, t.id LIMIT $4",
+        args![now, now + lease + CLOCK_SLACK, u64::from(Interrupted::SUSPECT_FROM), limit],
     ).await?;
     read_all(rows, |row| Ok(Interrupted { turn: read_turn(row)?, tries: row.count()? }))
 }

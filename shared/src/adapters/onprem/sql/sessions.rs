@@ -363,7 +363,7 @@ async fn take_over<T: Tx>(
         return Err(SqlError::broken("a turn's session is not there"));
     };
     match &head.holder {
-        Some(holder) if holder.turn == id && holder.until > now => {
+        Some(holder) if holder.turn == id && holder.until.runs_at(now, until.since(now)) => {
             return Ok(Begun::Busy { until: holder.until, turn: id });
         }
         Some(holder) if holder.turn == id => {}
@@ -410,7 +410,7 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
                 return Err(SqlError::Refused(StoreError::Broken(cause.into())));
             }
             if let Some(holder) = head.holder {
-                if holder.until > now {
+                if holder.until.runs_at(now, until.since(now)) {
                     return Ok(Begun::Busy { until: holder.until, turn: holder.turn });
                 }
                 let orphan = find_turn(tx, &new.tenant, &holder.turn).await?;

@@ -107,7 +107,7 @@ fn run_everything(tx: &mut impl Tx) {
     now(sessions::append(tx, &lease, &step, START, LATER)).unwrap();
     now(sessions::append(tx, &lease, &says, START, LATER)).unwrap();
     assert!(matches!(begin(tx, "t2", LATER), Begun::Orphaned(_)));
-    now(index::interrupted(tx, LATER, 10)).unwrap();
+    now(index::interrupted(tx, LATER, Duration::ZERO, 10)).unwrap();
     let Begun::Resumed { lease, .. } = begin(tx, "t1", LATER) else { panic!("not resumed") };
     now(sessions::commit(tx, &lease, &says, &failed, LATER)).unwrap();
     let Begun::Started(lease) = begin(tx, "t1", LATER) else { panic!("not started again") };

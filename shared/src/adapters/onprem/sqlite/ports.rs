@@ -85,8 +85,13 @@ impl SessionIndex for Sqlite {
         self.read_aside(move |tx| now(index::list(tx, &tenant, &filter))).await
     }
 
-    async fn interrupted(&self, at: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
-        self.read(|tx| now(index::interrupted(tx, at, limit)))
+    async fn interrupted(
+        &self,
+        at: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Interrupted>, StoreError> {
+        self.read(|tx| now(index::interrupted(tx, at, lease, limit)))
     }
 
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError> {
