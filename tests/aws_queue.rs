@@ -10,7 +10,7 @@ use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable};
 use shared::adapters::aws::sqs::{Pointer, SqsJobQueue};
 use shared::error::StoreError;
 use shared::id::{JobId, RegionId};
-use shared::job::{Delivery, JobQueue, Outcome, Work};
+use shared::job::{Apart, Delivery, JobQueue, Outcome, Work};
 use shared::region::Regions;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Lab {
     }
 
     async fn receive(&self, now: i64) -> Vec<Delivery> {
-        self.jobs.receive(10, at(now), at(now + 30_000)).await.expect("deliveries")
+        self.jobs.receive(10, at(now), at(now + 30_000), &Apart::default()).await.expect("deliveries")
     }
 
     /// A job that was given up here.
@@ -149,7 +149,7 @@ async fn a_dead_job_of_a_region_out_of_service_is_redriven_here_and_may_have_run
     regions_over(rows).set_in_service(&lost, false, at(2_000)).await.expect("a flag");
     elsewhere.redrive(&tenant(), &JobId::new("j"), at(3_000)).await.expect("a redrive");
     assert_eq!(ids(&lab.receive(100_000).await), [""; 0], "it is no job of the lost region any more");
-    let taken = elsewhere.receive(10, at(100_001), at(130_001)).await.expect("an answer");
+    let taken = elsewhere.receive(10, at(100_001), at(130_001), &Apart::default()).await.expect("an answer");
     assert_eq!(ids(&taken), ["j"]);
     let Work::Turn(request) = &taken[0].job.job.work;
     assert!(request.options.may_have_run);

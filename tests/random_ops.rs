@@ -17,7 +17,7 @@ use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
 use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use shared::job::{JobFilter, JobState, NewJob, Outcome, Receipt, Work};
+use shared::job::{Apart, JobFilter, JobState, NewJob, Outcome, Receipt, Work};
 use shared::limit::Limit;
 use shared::message::{MessageBody, ToolCall};
 use shared::principal::Token;
@@ -97,6 +97,7 @@ enum Op {
     Receive {
         max: u8,
         hidden: u8,
+        aside: Option<u8>,
     },
     Extend {
         receipt: usize,
@@ -182,7 +183,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..4_u8, prop::bool::weighted(0.2)).prop_map(|(session, stale)| Op::Reset { session, stale }),
         1 => (0..4_u8, prop::bool::weighted(0.2)).prop_map(|(session, stale)| Op::Delete { session, stale }),
         2 => (0..5_u8, 0..40_u8).prop_map(|(job, delay)| Op::Enqueue { job, delay }),
-        3 => (0..4_u8, 0..60_u8).prop_map(|(max, hidden)| Op::Receive { max, hidden }),
+        3 => (0..4_u8, 0..60_u8, prop::option::of(0..3_u8)).prop_map(
+            |(max, hidden, aside)| Op::Receive { max, hidden, aside }
+        ),
         1 => (any::<usize>(), 0..60_u8).prop_map(|(receipt, hidden)| Op::Extend { receipt, hidden }),
         3 => (any::<usize>(), 0..4_u8).prop_map(|(receipt, outcome)| Op::Settle { receipt, outcome }),
         1 => (0..5_u8).prop_map(|job| Op::Redrive { job }),
@@ -405,15 +408,20 @@ impl World {
                 let delay = Duration::from_millis(delay.into());
                 let _ = both!(stores, jobs.enqueue(&job(number), delay, now));
             }
-            Op::Receive { max, hidden } => {
+            Op::Receive { max, hidden, aside } => {
                 let until = later(hidden);
-                let deliveries = both!(stores, jobs.receive(max.into(), now, until)).unwrap_or_default();
+                let mut apart = Apart::default();
+                if let Some(number) = aside {
+                    apart.agents.insert(agent(number));
+                }
+                let deliveries =
+                    both!(stores, jobs.receive(max.into(), now, until, &apart)).unwrap_or_default();
                 self.receipts.extend(deliveries.into_iter().map(|delivery| delivery.receipt));
             }
             Op::Extend { receipt, hidden } => {
                 let Some(receipt) = pick(&self.receipts, receipt) else { return Ok(()) };
                 let until = later(hidden);
-                let _ = both!(stores, jobs.extend(&receipt, until));
+                let _ = both!(stores, jobs.extend(&receipt, now, until));
             }
             Op::Settle { receipt, outcome } => {
                 let Some(receipt) = pick(&self.receipts, receipt) else { return Ok(()) };

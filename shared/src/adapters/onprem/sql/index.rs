@@ -47,6 +47,23 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
     Ok(sessions)
 }
 
+/// Held sessions whose lease has run out.
+const RUN_OUT: &str =
+    "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel, t.options,
+         t.accepted_at, t.ended_at, t.outcome, s.tries
+     FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
+     WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1
+     ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3";
+
+/// Held sessions whose lease ends later than it can. In a statement of its own: with both bounds in one, the planner walks
+/// all that are at work.
+const BEYOND: &str =
+    "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel, t.options,
+         t.accepted_at, t.ended_at, t.outcome, s.tries
+     FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
+     WHERE s.turn_id IS NOT NULL AND s.lease_until > $1
+     ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3";
+
 /// [`crate::session::SessionIndex::interrupted`].
 pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
     tx: &mut T,
@@ -54,15 +71,17 @@ pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
     lease: Duration,
     limit: usize,
 ) -> Result<Vec<Interrupted>, SqlError> {
-    let rows = tx.query(
-        "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel, t.options,
-             t.accepted_at, t.ended_at, t.outcome, s.tries
-         FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
-         WHERE s.turn_id IS NOT NULL AND (s.lease_until <= $1 OR s.lease_until > $2)
-         ORDER BY s.tries >= $3, t.accepted_at, t.tenant, t.id LIMIT $4",
-        args![now, now + lease + CLOCK_SLACK, u64::from(Interrupted::SUSPECT_FROM), limit],
-    ).await?;
-    read_all(rows, |row| Ok(Interrupted { turn: read_turn(row)?, tries: row.count()? }))
+    let suspect = u64::from(Interrupted::SUSPECT_FROM);
+    let mut found = Vec::new();
+    for (sql, bound) in [(RUN_OUT, now), (BEYOND, now + lease + CLOCK_SLACK)] {
+        let rows = tx.query(sql, args![bound, suspect, limit]).await?;
+        found.append(&mut read_all(rows, |row| {
+            Ok(Interrupted { turn: read_turn(row)?, tries: row.count()? })
+        })?);
+    }
+    found.sort_by(Interrupted::in_order);
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// [`crate::session::SessionIndex::parked`].

@@ -12,7 +12,7 @@ use crate::audit::{AuditFilter, ChainCheck, NewAudit};
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use crate::job::{JobFilter, Outcome};
+use crate::job::{Apart, JobFilter, Outcome};
 use crate::limit::Limit;
 use crate::message::MessageBody;
 use crate::session::{Begun, Failure, Idempotency, NewTurn, SessionFilter, Step, TurnOutcome, Window};
@@ -123,15 +123,27 @@ fn run_everything(tx: &mut impl Tx) {
     now(index::reset(tx, &tenant, &key, &lease.session_id, &SessionId::new("next"), LATER)).unwrap();
 
     let job = JobId::new("j");
-    now(jobs::enqueue(tx, &tenant, &job, "null", Duration::ZERO, START)).unwrap();
-    now(jobs::any_due(tx, START)).unwrap();
+    let encoded = jobs::EncodedJob {
+        tenant: tenant.clone(),
+        id: job.clone(),
+        work: "null".to_owned(),
+        lane: "[\"mail\", \"alice\"]".to_owned(),
+    };
+    now(jobs::enqueue(tx, &encoded, Duration::ZERO, START)).unwrap();
+    let (nobody, bob) = (Apart::default(), PrincipalId::new("bob"));
+    let apart = Apart { principals: [bob].into(), ..Apart::default() };
+    assert!(now(jobs::any_due(tx, START, &nobody)).unwrap());
+    assert!(!now(jobs::any_due(tx, START - Duration::from_millis(1), &nobody)).unwrap());
+    now(jobs::backlog(tx, START)).unwrap();
     for id in [None, Some(job.clone())] {
         // The work is no real work, so nothing can be read; the plans are what counts.
         now(jobs::list(tx, &tenant, &JobFilter { id, state: None, limit: 10 }, START)).unwrap_err();
     }
-    now(jobs::receive(tx, 10, START, LATER)).unwrap_err();
+    for apart in [&nobody, &apart] {
+        now(jobs::receive(tx, 10, START, LATER, apart)).unwrap_err();
+    }
     let receipt = crate::job::Receipt { tenant: tenant.clone(), job: job.clone(), token: 0 };
-    now(jobs::extend(tx, &receipt, LATER)).unwrap();
+    now(jobs::extend(tx, &receipt, START, LATER)).unwrap();
     now(jobs::settle(tx, &receipt, &Outcome::Dead { reason: String::new() }, LATER)).unwrap();
     now(jobs::redrive(tx, &tenant, &job, LATER)).unwrap();
 
@@ -168,6 +180,8 @@ fn no_statement_walks_a_table() {
     run_everything(&mut tx);
     assert!(tx.plans.len() > 40, "only {} statements were seen", tx.plans.len());
     let walks = |step: &String| step.starts_with("SCAN") || step.ends_with("PRIMARY KEY (tenant=?)");
+    let ahead = tx.plans.iter().find(|(sql, _)| sql.contains("set_at > $1")).expect("jobs hidden ahead");
+    assert!(ahead.1[0].contains("jobs_by_set"), "{ahead:?}");
     for (sql, plan) in tx.plans {
         assert!(!plan.iter().any(walks), "{sql}\n{plan:#?}");
     }
