@@ -113,6 +113,20 @@ async fn a_message_that_comes_too_early_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_a_clock_hid_which_was_ahead_is_delivered_by_its_message() {
+    const HOUR: i64 = 3_600_000;
+    let lab = Lab::new().await;
+    assert!(lab.rows.enqueue(&new_job("j", "hello"), AT_ONCE, at(HOUR)).await.expect("an answer"));
+    let lost = lab.jobs.deliver(&pointer("j"), at(HOUR), at(HOUR + 90_000)).await.expect("an answer");
+    assert!(lost.is_some());
+    let early =
+        lab.jobs.deliver(&pointer("j"), at(HOUR - 5_000), at(HOUR + 85_000)).await.expect("an answer");
+    assert_eq!(early, None, "there may be two clocks");
+    let again = lab.jobs.deliver(&pointer("j"), at(1_000), at(91_000)).await.expect("an answer");
+    assert_eq!(again.expect("a delivery").job.attempts, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_twice_delivers_once() {
     let lab = Lab::new().await;
     assert!(lab.rows.enqueue(&new_job("j", "hello"), AT_ONCE, at(1_000)).await.expect("an answer"));

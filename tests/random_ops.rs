@@ -211,6 +211,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct World {
     now: i64,
     was_set_back: bool,
+    waited_days: bool,
     made: u32,
     turns: Vec<TurnId>,
     leases: Vec<Lease>,
@@ -315,7 +316,12 @@ impl World {
         let ago = |millis: u8| now - Duration::from_millis(u64::from(millis));
         match op {
             Op::Wait { millis } => self.now += i64::from(millis),
-            Op::WaitDays { days } => self.now += i64::from(days) * 24 * 60 * 60 * 1_000,
+            Op::WaitDays { days } => {
+                self.now += i64::from(days) * 24 * 60 * 60 * 1_000;
+                self.waited_days = true;
+            }
+            // What was forgotten while the clock was ahead may be gone or not.
+            Op::SetBack { .. } if self.waited_days => {}
             Op::SetBack { seconds } => {
                 self.now -= i64::from(seconds) * 1_000;
                 self.was_set_back = true;
@@ -555,6 +561,8 @@ proptest! {
 
     #[test]
     fn dynamodb_answers_as_memory_does(ops in vec(op(), 1..160)) {
+        // Jobs that a clock hid are found by their messages there.
+        let ops = ops.into_iter().filter(|op| !matches!(op, Op::SetBack { .. })).collect();
         runtime().block_on(async { compare(ops, &dynamodb().await).await })?;
     }
 }

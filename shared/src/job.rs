@@ -176,8 +176,8 @@ pub trait JobQueue: Send + Sync {
     /// there is none; does not wait.
     ///
     /// A job is due when its time has come, and also when that time was set at one that [is to come](Timestamp::is_to_come):
-    /// by a clock that was ahead. However many jobs are left aside, they hide no others; a queue of several machines may
-    /// look at the longest due ones only.
+    /// by a clock that was ahead. However many jobs are left aside, they hide no others. A queue that brings its jobs by messages
+    /// finds the former by their messages only, and looks for others than those left aside among the longest due.
     async fn receive(
         &self,
         max: usize,

@@ -173,6 +173,10 @@ pub(crate) async fn jobs_of_those_who_have_their_share_are_left_and_hide_no_othe
 
 pub(crate) async fn a_clock_that_was_ahead_for_a_moment_hides_no_job(stores: &Stores) {
     const HOUR: i64 = 60 * 60 * 1_000;
+    // Where messages bring them, they are found by these: see aws_queue.rs.
+    if stores.jobs.backlog(at(0)).await.expect("a backlog").is_none() {
+        return;
+    }
     // Enqueued, delivered, to be tried again and extended by a clock that was an hour ahead.
     let delay = Duration::from_millis(50);
     for id in ["delayed", "delivered", "extended", "tried"] {

@@ -167,8 +167,8 @@ mod tests {
     fn places(all: usize) -> Arc<Places> {
         let text = r#"{
             models: { providers: {
-                one: { api: "openai-completions", baseUrl: "http://127.0.0.1:1/v1", apiKey: "none of it" },
-                two: { api: "openai-completions", baseUrl: "http://127.0.0.1:2/v1", apiKey: "none of it" },
+                one: { api: "openai-completions", baseUrl: "http://127.0.0.1:1/v1", apiKey: "none-of-it" },
+                two: { api: "openai-completions", baseUrl: "http://127.0.0.1:2/v1", apiKey: "none-of-it" },
             } },
             agents: [
                 { id: "a", model: "one/m" }, { id: "b", model: "one/m" }, { id: "c", model: "two/m" },

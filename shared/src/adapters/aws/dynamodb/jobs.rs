@@ -29,9 +29,6 @@ const END: &str = "g";
 /// a person decides.
 const LATEST_ARRIVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Hidden jobs of a shard that are looked at: those that a clock hid which was ahead are hidden for longest.
-const HIDDEN_LOOKED_AT: usize = 32;
-
 /// Jobs of a region that is gone that are looked at for each one that may be taken over: some may not have arrived.
 const LOOKS_PER_JOB: usize = 8;
 
@@ -121,33 +118,6 @@ impl DynamoStores {
         Ok(due)
     }
 
-    /// Pending jobs of this region that count as due because the clock was ahead when they were hidden, among those that are
-    /// hidden for longest.
-    async fn hidden_ahead(&self, now: Timestamp, limit: usize) -> Result<Vec<Row>, StoreError> {
-        let mut found = Vec::new();
-        for shard in 0..SHARDS {
-            let partition = due_in(&self.here.region, shard);
-            let walk = Walk::new(
-                self.core.as_ref(),
-                partition,
-                keys::in_order(now),
-                END.to_owned(),
-                HIDDEN_LOOKED_AT,
-            );
-            let mut walk = walk.of(DUE).newest_first();
-            for _ in 0..HIDDEN_LOOKED_AT {
-                let Some(item) = walk.next().await? else { break };
-                let row = Row::read(&item)?;
-                if row.is_due(now) && row.visible_at > now {
-                    found.push(row);
-                }
-            }
-        }
-        found.sort_by_cached_key(place);
-        found.truncate(limit);
-        Ok(found)
-    }
-
     /// [`JobQueue::receive`] of jobs that were due at `due_by`.
     pub(in crate::adapters::aws) async fn receive_due(
         &self,
@@ -161,10 +131,7 @@ impl DynamoStores {
             let missing = max - deliveries.len();
             // Whose a job is stands in its work.
             let look_at = if apart.is_empty() { missing } else { JOBS_LOOKED_AT.max(missing) };
-            let mut due = self.due(&self.here.region, due_by, look_at).await?;
-            if due.len() < missing {
-                due.append(&mut self.hidden_ahead(now, missing - due.len()).await?);
-            }
+            let due = self.due(&self.here.region, due_by, look_at).await?;
             let (looked_at, before) = (due.len().min(look_at), deliveries.len());
             for row in due.into_iter().take(look_at) {
                 if deliveries.len() == max {
