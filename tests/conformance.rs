@@ -127,6 +127,7 @@ suites! {
         a_resumption_by_key_stays_on_the_first_session,
         an_interrupted_turn_stands_in_the_way_of_others,
         a_lease_has_run_out_from_its_end_on,
+        a_lease_that_ends_later_than_it_can_has_run_out,
         a_turn_that_failed_for_now_runs_again_under_its_old_id,
         a_turn_that_runs_again_stays_on_its_session_and_behind_what_came_since,
         a_turn_that_runs_again_can_be_interrupted_and_resumed,
@@ -165,6 +166,7 @@ suites! {
         a_session_may_have_the_longest_name_of_any_characters,
         listings_are_filtered,
         interrupted_turns_are_found_in_every_tenant_oldest_first,
+        a_turn_whose_lease_ends_later_than_it_can_is_interrupted,
         interrupted_turns_that_were_resumed_in_vain_hide_no_others,
         an_interrupted_turn_says_how_often_it_was_resumed_since_its_last_step,
         parked_turns_are_found_newest_first,
@@ -181,6 +183,9 @@ suites! {
         due_jobs_come_longest_due_first_and_no_more_than_asked_for,
         a_delivered_job_is_hidden_until_its_delivery_ends,
         a_delivery_can_be_extended,
+        jobs_of_those_who_have_their_share_are_left_and_hide_no_others,
+        a_clock_that_was_ahead_for_a_moment_hides_no_job,
+        a_backlog_says_how_much_waits_and_for_how_long,
         a_job_of_a_megabyte_stays_as_it_was_enqueued,
         an_older_receipt_is_fenced,
         a_receipt_settles_once,
@@ -203,6 +208,8 @@ suites! {
         an_allowance_comes_back_at_the_steady_rate,
         of_many_calls_at_once_as_many_pass_as_may,
         thousands_of_subjects_are_counted_exactly,
+        a_clock_that_was_ahead_for_a_moment_locks_nobody_out,
+        a_limit_that_was_raised_counts_at_once,
     }
     tokens {
         a_token_comes_back_as_it_was_stored,
@@ -214,6 +221,7 @@ suites! {
     answers {
         a_claimed_key_is_busy_until_its_claim_ends,
         a_claim_that_ran_out_can_be_claimed_again,
+        a_claim_that_ends_later_than_it_can_has_run_out,
         an_answer_is_given_again,
         an_answer_of_a_megabyte_is_given_again,
         the_first_answer_stays,

@@ -28,7 +28,7 @@ use shared::answer::{Answer, Claim};
 use shared::app::Stores;
 use shared::error::StoreError;
 use shared::id::{AgentId, JobId, SessionId, SessionKey, TurnId};
-use shared::job::Outcome;
+use shared::job::{Apart, Outcome};
 use shared::message::MessageBody;
 use shared::principal::Scope;
 use shared::session::{Begun, NewTurn, Step, Window};
@@ -195,8 +195,13 @@ async fn what_happens_to_a_large_job_costs_as_much_as_if_it_were_small() {
         let queue = &lab.stores.jobs;
         assert!(queue.enqueue(&new_job("j", &text), Duration::ZERO, at(10)).await.expect("an answer"));
         let before = lab.core.consumed();
-        let delivery = queue.receive(1, at(20), at(100)).await.expect("a delivery").pop().expect("a job");
-        queue.extend(&delivery.receipt, at(200)).await.expect("an extension");
+        let delivery = queue
+            .receive(1, at(20), at(100), &Apart::default())
+            .await
+            .expect("a delivery")
+            .pop()
+            .expect("a job");
+        queue.extend(&delivery.receipt, at(30), at(200)).await.expect("an extension");
         let retry = Outcome::Retry { after: Duration::ZERO, counts: true, reason: "busy".to_owned() };
         queue.settle(&delivery.receipt, &retry, at(150)).await.expect("a settlement");
         costs.push(between(before, lab.core.consumed()).written);
@@ -218,14 +223,15 @@ async fn everything_of_a_job_is_forgotten_when_it_is_done_and_not_before() {
     let queue = &lab.stores.jobs;
     let text = "long, ü 日本 ".repeat(60_000);
     queue.enqueue(&new_job("j", &text), Duration::ZERO, at(10)).await.expect("an answer");
-    let mut delivery = queue.receive(1, at(20), at(100)).await.expect("a delivery").remove(0);
-    queue.extend(&delivery.receipt, at(200)).await.expect("an extension");
+    let mut delivery =
+        queue.receive(1, at(20), at(100), &Apart::default()).await.expect("a delivery").remove(0);
+    queue.extend(&delivery.receipt, at(30), at(200)).await.expect("an extension");
     let dead = Outcome::Dead { reason: "bad".to_owned() };
     queue.settle(&delivery.receipt, &dead, at(150)).await.expect("a settlement");
     let kept = expiries(&lab, "J#main#j").await;
     assert!(kept.len() > 3 && kept.iter().all(|(_, end)| end.is_none()), "{kept:?}");
     queue.redrive(&tenant(), &JobId::new("j"), at(160)).await.expect("a redrive");
-    delivery = queue.receive(1, at(170), at(300)).await.expect("a delivery").remove(0);
+    delivery = queue.receive(1, at(170), at(300), &Apart::default()).await.expect("a delivery").remove(0);
     let before = lab.core.consumed();
     queue.settle(&delivery.receipt, &Outcome::Done, at(1_001)).await.expect("a settlement");
     let cost = between(before, lab.core.consumed());

@@ -443,7 +443,7 @@ async fn a_region_whose_queue_fails_gives_its_sign_of_life_all_the_same() {
     deployment.stores.jobs.enqueue(&job(1), Duration::ZERO, Timestamp::EPOCH).await.expect("a stored job");
     deployment.change(QUEUE_WORKER, |function| function.env("REEF_QUEUE_URL", "http://sqs.invalid/0/gone"));
     deployment.platform.answer(QUEUE_WORKER, schedule()).await.expect_err("no queue");
-    let states = deployment.regions.states().await.expect("the regions");
+    let states = deployment.regions.states(SystemClock.now()).await.expect("the regions");
     let here = states.iter().find(|state| state.is_here).expect("this region");
     assert!(here.beat_at.is_some(), "{states:?} {}", deployment.unusual());
 }

@@ -11,7 +11,7 @@ use shared::adapters::aws::dynamodb::{DynamoStores, DynamoTable};
 use shared::agent::{RunOptions, RunRequest};
 use shared::app::Stores;
 use shared::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId, TurnId};
-use shared::job::{NewJob, Outcome, Work};
+use shared::job::{Apart, NewJob, Outcome, Work};
 use shared::message::MessageBody;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -108,7 +108,7 @@ async fn tokens_sessions_jobs_and_the_audit_trail_of_an_environment_are_at_hand(
 
     let jobs = &environment.stores.jobs;
     jobs.enqueue(&job("j"), Duration::ZERO, at(10)).await.expect("a job");
-    let deliveries = jobs.receive(1, at(20), at(30)).await.expect("a delivery");
+    let deliveries = jobs.receive(1, at(20), at(30), &Apart::default()).await.expect("a delivery");
     let dead = Outcome::Dead { reason: "it was poison".to_owned() };
     jobs.settle(&deliveries[0].receipt, &dead, at(25)).await.expect("settled");
     let listed = environment.json(&["jobs", "list", "--state", "dead"]);

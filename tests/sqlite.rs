@@ -12,8 +12,8 @@ use shared::answer::{Answer, Claim};
 use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
-use shared::id::{SessionKey, TurnId};
-use shared::job::{JobFilter, Outcome};
+use shared::id::{PrincipalId, SessionKey, TurnId};
+use shared::job::{Apart, Backlog, JobFilter, Outcome};
 use shared::limit::{Decision, Limit};
 use shared::message::Message;
 use shared::session::{Begun, Lease, NewTurn, Session, SessionFilter, Step, Turn, Window};
@@ -222,7 +222,7 @@ fn many_processes_may_make_a_directory_at_once() {
     let versions: u32 = Connection::open(fresh.join("reef.sqlite"))
         .and_then(|database| database.query_row("SELECT COUNT(*) FROM schema_versions", [], |row| row.get(0)))
         .expect("a count");
-    assert_eq!(versions, 3);
+    assert_eq!(versions, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,10 +239,13 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     for id in ["done", "pending"] {
         stores.jobs.enqueue(&new_job(id, "hi"), Duration::ZERO, at(10)).await.expect("an answer");
     }
-    let delivery = stores.jobs.receive(1, at(20), at(7_000)).await.expect("a delivery").remove(0);
+    let delivery =
+        stores.jobs.receive(1, at(20), at(7_000), &Apart::default()).await.expect("a delivery").remove(0);
     stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(30)).await.expect("a settlement");
     drop(stores);
-    let back = "DROP INDEX jobs_by_expiry; ALTER TABLE jobs DROP COLUMN expires_at;
+    let back = "DROP INDEX jobs_by_lane; DROP INDEX jobs_by_set; DROP INDEX jobs_dead;
+        ALTER TABLE jobs DROP COLUMN lane; ALTER TABLE jobs DROP COLUMN set_at;
+        DROP INDEX jobs_by_expiry; ALTER TABLE jobs DROP COLUMN expires_at;
         DROP INDEX idempotency_by_expiry; ALTER TABLE idempotency DROP COLUMN expires_at;
         ALTER TABLE sessions DROP COLUMN tries; DELETE FROM schema_versions WHERE number > 1";
     raw(data.path()).execute_batch(back).expect("the schema of the first release");
@@ -265,10 +268,30 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
         let claim = stores.answers.claim(key, at(now), at(days(31))).await.expect("a verdict");
         assert_eq!(claim, expected, "{now}");
     }
+    // Of a job from before nobody knows whose it is without reading it: it is left aside for nobody.
+    let alice = Apart { principals: [PrincipalId::new("alice")].into(), ..Apart::default() };
+    let delivered = stores.jobs.receive(9, at(7_000), at(7_100), &alice).await.expect("deliveries");
+    assert_eq!(delivered.len(), 1);
     let all = JobFilter { limit: 10, ..JobFilter::default() };
     for (now, kept) in [(days(14) + 6_999, 2), (days(14) + 7_000, 1)] {
         assert_eq!(stores.jobs.list(&tenant(), &all, at(now)).await.expect("a listing").len(), kept);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_jobs_are_left_aside_they_hide_no_other() {
+    let data = directory();
+    let stores = open_sqlite(data.path());
+    let flood = "INSERT INTO jobs (tenant, id, work, lane, state, attempts, token, created_at, visible_at)
+        WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
+        SELECT 'main', 'flood ' || n, 'of no use', '[\"mail\",\"mallory\"]', 'pending', 0, 0, 1, 1 FROM numbers";
+    raw(data.path()).execute_batch(flood).expect("a flood");
+    stores.jobs.enqueue(&new_job("mine", "hi"), Duration::ZERO, at(10)).await.expect("an answer");
+    let mallory = Apart { principals: [PrincipalId::new("mallory")].into(), ..Apart::default() };
+    let delivered = stores.jobs.receive(9, at(20), at(100), &mallory).await.expect("deliveries");
+    assert_eq!(delivered.iter().map(|delivery| delivery.receipt.job.as_str()).collect::<Vec<_>>(), ["mine"]);
+    let counted = Backlog { due: 10_000, hidden: 1, dead: 0, oldest_due: Some(at(1)) };
+    assert_eq!(stores.jobs.backlog(at(20)).await.expect("a backlog"), Some(counted));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,7 +300,12 @@ async fn what_is_forgotten_is_cleared_away_by_what_comes_after_it() {
     let stores = open_sqlite(data.path());
     let run_job = async |id: String, now: i64| {
         stores.jobs.enqueue(&new_job(&id, "hi"), Duration::ZERO, at(now)).await.expect("an answer");
-        let delivery = stores.jobs.receive(1, at(now), at(now + 90)).await.expect("a delivery").remove(0);
+        let delivery = stores
+            .jobs
+            .receive(1, at(now), at(now + 90), &Apart::default())
+            .await
+            .expect("a delivery")
+            .remove(0);
         stores.jobs.settle(&delivery.receipt, &Outcome::Done, at(now)).await.expect("a settlement");
     };
     let claim = async |key: String, now: i64| {
@@ -308,7 +336,7 @@ fn a_database_of_a_newer_release_is_refused_and_left_alone() {
     drop(Sqlite::open(data.path()).expect("a data directory"));
     raw(data.path()).execute("INSERT INTO schema_versions (number) VALUES (99)", []).expect("an insertion");
     let refused = Sqlite::open(data.path()).map(drop);
-    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 3, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 4, .. })), "{refused:?}");
     let message = refused.expect_err("refused").to_string();
     assert!(message.ends_with(
         "has schema version 99, but this program knows only up to 3: start the release that wrote it, or a newer one"

@@ -13,7 +13,7 @@ use shared::audit::NewAudit;
 use shared::clock::Clock;
 use shared::error::{Error, ErrorKind};
 use shared::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use shared::job::{Job, JobFilter, JobState, NewJob, Work};
+use shared::job::{Apart, Job, JobFilter, JobState, NewJob, Work};
 use shared::message::MessageBody;
 use shared::session::{Begun, NewTurn, TurnOutcome};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ async fn found(app: &TestApp) -> Job {
 async fn die_over_it(app: &TestApp) {
     for _ in 0..app.app.config.turns.job_max_attempts {
         let now = app.clock.now();
-        let due = app.app.stores.jobs.receive(1, now, now + Duration::from_secs(60)).await;
+        let due = app.app.stores.jobs.receive(1, now, now + Duration::from_secs(60), &Apart::default()).await;
         assert_eq!(due.expect("a delivery").len(), 1);
         app.clock.advance(LATER);
     }
@@ -128,4 +128,18 @@ async fn a_job_whose_turn_is_done_is_done_although_nobody_settled_it() {
     die_over_it(&app).await;
     assert_eq!(app.work().await, 1);
     assert_eq!((found(&app).await.state, found(&app).await.reason), (JobState::Done, None));
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_died_before_the_clock_was_set_back_is_done_at_once() {
+    let app = TestApp::with_agents(ScriptedAgents::new([]));
+    app.clock.advance(LATER);
+    enqueue(&app).await;
+    let now = app.clock.now();
+    let due = app.app.stores.jobs.receive(1, now, now + Duration::from_secs(60), &Apart::default()).await;
+    assert_eq!(due.expect("a delivery").len(), 1);
+    assert_eq!(app.work().await, 0, "it is at work");
+    app.clock.set_back(LATER);
+    assert_eq!(app.work().await, 1);
+    assert_eq!((found(&app).await.state, found(&app).await.attempts), (JobState::Done, 2));
 }

@@ -152,7 +152,7 @@ impl App {
     /// Whether this region is in service; `true` where there is only one, and if that cannot be found out.
     pub async fn is_in_service(&self) -> bool {
         let Some(regions) = &self.regions else { return true };
-        let states = timeout(PATIENCE, regions.states()).await;
+        let states = timeout(PATIENCE, regions.states(self.clock.now())).await;
         let states = states.ok().and_then(Result::ok).unwrap_or_default();
         !states.iter().any(|state| state.is_here && !state.in_service)
     }

@@ -247,6 +247,32 @@ pub const SETTINGS_LEVELS: usize = 128;
 /// Most rows that one process tells of by their ids when it cannot read them; further ones are only counted. Source: more
 /// lines than a person reads, in less memory than a request takes.
 pub const UNREADABLE_TOLD: usize = 1_000;
+/// By how much two clocks of one installation may differ before what one of them wrote counts as written by a wrong one.
+/// Source: clocks kept by NTP differ by less than a tenth of a second, machines whose clock nobody keeps by a few seconds
+/// in a month.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(5);
+
+/// Most places of one token, of so many that a worker has: all but a quarter, and at least two are left. What is left is for
+/// others, for a job holds its place for as long as its vendor is silent.
+pub const fn most_of_token(places: usize) -> usize {
+    let left = if places / 4 > 2 { places / 4 } else { 2 };
+    if places > left + 1 { places - left } else { 1 }
+}
+
+/// Most places of one agent, and of one vendor, where there are others: all but one.
+pub const fn most_of_other(places: usize) -> usize {
+    if places > 2 { places - 1 } else { 1 }
+}
+
+/// Up to so many jobs of a state are counted for a scrape: about a millisecond's look at an index. Whoever has more knows
+/// enough.
+pub const BACKLOG_COUNTED: usize = 10_000;
+
+/// Different pairs of an agent and a token whose waiting jobs are looked at when some are left aside: some 10 us each.
+pub const LANES_LOOKED_AT: usize = 4_096;
+
+/// Jobs that a queue on AWS looks at when some are left aside: each is a read.
+pub const JOBS_LOOKED_AT: usize = 100;
 
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

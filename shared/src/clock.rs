@@ -3,6 +3,7 @@
 //! Nothing below the process's entry point reads the wall clock; adapters get `now` as an argument, so that a
 //! test decides what time it is.
 
+use crate::bounds::CLOCK_SLACK;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -36,6 +37,21 @@ impl Timestamp {
     /// millisecond agree on it.
     pub const fn up_to_second(self) -> Self {
         Self(self.0.saturating_add(999).div_euclid(1000) * 1000)
+    }
+
+    /// Whether what was given for at most `longest`, and ends at this time, still runs at `now`.
+    ///
+    /// An end that lies further ahead was written by a clock that was ahead, or this one was set back since: nobody knows
+    /// when it was meant to be, and to wait for it could take a day. It counts as past. Up to [`CLOCK_SLACK`] more is
+    /// believed, so that two clocks which differ a little do not take each other's work away.
+    pub fn runs_at(self, now: Self, longest: Duration) -> bool {
+        self > now && self <= now + longest + CLOCK_SLACK
+    }
+
+    /// Whether this time, at which something was written, is one that the clock will only come to: it was set back since,
+    /// or another one was ahead, by more than [`CLOCK_SLACK`].
+    pub fn is_to_come(self, now: Self) -> bool {
+        self > now + CLOCK_SLACK
     }
 
     /// The time from `earlier` to `self`, zero if `earlier` is later.
@@ -81,5 +97,26 @@ impl Clock for SystemClock {
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::EPOCH + since_epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_lies_further_ahead_than_it_can_is_none() {
+        let (now, longest) = (Timestamp::from_millis(1_000_000), Duration::from_secs(90));
+        let runs = |from_now: i64| Timestamp::from_millis(1_000_000 + from_now).runs_at(now, longest);
+        assert_eq!([-1, 0, 1, 90_000].map(runs), [false, false, true, true]);
+        assert_eq!([95_000, 95_001, 86_400_000].map(runs), [true, false, false], "a little more is believed");
+        assert!(!Timestamp::from_millis(i64::MAX).runs_at(now, longest));
+    }
+
+    #[test]
+    fn what_was_written_a_little_ahead_of_now_was_written_by_another_clock() {
+        let now = Timestamp::from_millis(1_000_000);
+        let is_to_come = |from_now: i64| Timestamp::from_millis(1_000_000 + from_now).is_to_come(now);
+        assert_eq!([0, 5_000, 5_001].map(is_to_come), [false, false, true]);
     }
 }

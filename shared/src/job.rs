@@ -5,8 +5,10 @@ use crate::bounds::DONE_JOBS_KEPT;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId, TurnId};
+use crate::id::{AgentId, JobId, PrincipalId, TenantId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Accepted work.
@@ -43,6 +45,48 @@ impl Work {
             options: RunOptions::default(),
         }))
     }
+}
+
+impl NewJob {
+    /// For whom it works, and who asked.
+    pub fn whose(&self) -> (&AgentId, &PrincipalId) {
+        let Work::Turn(request) = &self.work;
+        (&request.agent, &request.principal)
+    }
+}
+
+/// Whose jobs are left where they are for now: whoever has its share of the places already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Apart {
+    /// Jobs for these agents.
+    pub agents: BTreeSet<AgentId>,
+    /// Jobs of these callers.
+    pub principals: BTreeSet<PrincipalId>,
+}
+
+impl Apart {
+    /// Whether nobody's are.
+    pub fn is_empty(&self) -> bool {
+        self.agents.is_empty() && self.principals.is_empty()
+    }
+
+    /// Whether those for this agent of this caller are.
+    pub fn has(&self, (agent, principal): (&AgentId, &PrincipalId)) -> bool {
+        self.agents.contains(agent) || self.principals.contains(principal)
+    }
+}
+
+/// How much waits in a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Pending jobs that are due; each of these three is counted up to [`crate::bounds::BACKLOG_COUNTED`].
+    pub due: u64,
+    /// Pending jobs that are at work, or wait for their time.
+    pub hidden: u64,
+    /// Dead jobs.
+    pub dead: u64,
+    /// Since when the longest due one has been due.
+    pub oldest_due: Option<Timestamp>,
 }
 
 /// Where a job stands.
@@ -174,18 +218,25 @@ pub trait JobQueue: Send + Sync {
 
     /// Takes up to `max` due jobs, longest due first, and hides each until `until`. Empty if none is due; does not wait. One
     /// whose row cannot be read is delivered as [`Job::unreadable`]: it hides no other.
+    /// Takes up to `max` due jobs but those of whom is `apart`, longest due first, and hides each until `until`. Empty if
+    /// there is none; does not wait.
+    ///
+    /// A job is due when its time has come, and also when that time was set at one that [is to come](Timestamp::is_to_come):
+    /// by a clock that was ahead. However many jobs are left aside, they hide no others. A queue that brings its jobs by messages
+    /// finds the former by their messages only, and looks for others than those left aside among the longest due.
     async fn receive(
         &self,
         max: usize,
         now: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Vec<Delivery>, StoreError>;
 
-    /// Hides a delivery for longer, while its work goes on.
+    /// Hides a delivery from `now` on for longer, while its work goes on.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the job was delivered again, or settled.
-    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError>;
+    async fn extend(&self, receipt: &Receipt, now: Timestamp, until: Timestamp) -> Result<(), StoreError>;
 
     /// Ends a delivery. [`Outcome::Retry`] that does not count takes the delivery back from the job's attempts.
     ///
@@ -194,6 +245,11 @@ pub trait JobQueue: Send + Sync {
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError>;
 
     /// Jobs that fit and are kept at `now`, newest first; also those that cannot be read.
+    /// How much waits at `now`, of every tenant; `None` where the platform itself counts that. A look costs the same however
+    /// much there is.
+    async fn backlog(&self, now: Timestamp) -> Result<Option<Backlog>, StoreError>;
+
+    /// Jobs that fit and are kept at `now`, newest first.
     async fn list(
         &self,
         tenant: &TenantId,

@@ -10,6 +10,8 @@
 //! ones per label, further ones count as `other`.
 
 use crate::bounds::LABEL_VALUES;
+use crate::clock::Timestamp;
+use crate::job::Backlog;
 use crate::model::Usage;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -231,15 +233,37 @@ impl Metrics {
         self.counter("reef_connections_refused_total", labels).increment(1);
     }
 
+    /// Whether anything is kept for a scrape.
+    pub fn is_kept(&self) -> bool {
+        self.ledger.is_some()
+    }
+
+    /// How much waits in the queue at `now`.
+    pub fn backlog(&self, backlog: &Backlog, now: Timestamp) {
+        for (state, count) in [("due", backlog.due), ("hidden", backlog.hidden), ("dead", backlog.dead)] {
+            let labels = vec![Label::from_static_parts("state", state)];
+            self.gauge("reef_jobs", labels).set(to_f64(count));
+        }
+        self.gauge("reef_jobs_pending", Vec::new()).set(to_f64(backlog.due + backlog.hidden));
+        let age = backlog.oldest_due.map(|since| now.since(since)).unwrap_or_default();
+        self.gauge("reef_jobs_oldest_due_seconds", Vec::new()).set(age.as_secs_f64());
+    }
+
+    /// How many jobs this process works on at once, at most.
+    pub fn worker_places(&self, all: usize) {
+        self.gauge("reef_worker_places", Vec::new()).set(to_f64(all as u64));
+    }
+
+    /// How many jobs this process works on.
+    pub fn worker_places_in_use(&self, in_use: usize) {
+        self.gauge("reef_worker_places_in_use", Vec::new()).set(to_f64(in_use as u64));
+    }
+
     /// Everything that is kept, in Prometheus' text format 0.0.4; `None` if nothing is.
     pub fn render(&self) -> Option<String> {
         let ledger = self.ledger.as_ref()?;
         if let Some(bytes) = resident_bytes() {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a gauge is a float; memory is far below 2^53 bytes"
-            )]
-            self.gauge("openclaw_memory_rss_bytes", Vec::new()).set(bytes as f64);
+            self.gauge("openclaw_memory_rss_bytes", Vec::new()).set(to_f64(bytes));
         }
         Some(ledger.render())
     }
@@ -314,6 +338,14 @@ impl Metrics {
             ("openclaw_queue_lane_size", "Requests waiting in a lane"),
             ("openclaw_memory_rss_bytes", "Resident memory of this process"),
             ("reef_connections", "Connections that are open"),
+            (
+                "reef_jobs",
+                "Jobs by state, each counted up to 10,000: due, hidden (at work, or waiting for their time), dead",
+            ),
+            ("reef_jobs_pending", "Jobs that have not ended: the due and the hidden ones"),
+            ("reef_jobs_oldest_due_seconds", "For how long the longest due job has been due"),
+            ("reef_worker_places", "Jobs that this process works on at once, at most"),
+            ("reef_worker_places_in_use", "Jobs that this process works on"),
         ];
         for (name, text) in gauges {
             self.recorder().describe_gauge(name.into(), None, text.into());
@@ -328,6 +360,12 @@ impl Metrics {
             self.recorder().describe_histogram(name.into(), None, text.into());
         }
     }
+}
+
+/// A gauge is a float.
+#[expect(clippy::cast_precision_loss, reason = "no count and no memory comes near 2^53")]
+fn to_f64(number: u64) -> f64 {
+    number as f64
 }
 
 /// Resident memory, from the second field of Linux' `statm` in pages of 4 KiB; `None` elsewhere.

@@ -50,7 +50,9 @@ pub struct RegionState {
     pub is_here: bool,
     /// `false`: an operator has taken it out of service; its sessions go elsewhere when they are next asked for.
     pub in_service: bool,
-    /// Its latest sign of life that is known here; `None` before the first.
+    /// Its latest sign of life that is known here; `None` before the first. One that [is to come](Timestamp::is_to_come)
+    /// counts from when it was first seen here: a region whose clock is ahead lives as long as its signs change, and one
+    /// that was lost with a clock that was ahead is not waited for until that time has come.
     pub beat_at: Option<Timestamp>,
 }
 
@@ -107,8 +109,8 @@ pub trait Regions: Send + Sync {
         now: Timestamp,
     ) -> Result<Home, StoreError>;
 
-    /// Every region, this one included, by name.
-    async fn states(&self) -> Result<Vec<RegionState>, StoreError>;
+    /// Every region, this one included, by name, as they are at `now`.
+    async fn states(&self, now: Timestamp) -> Result<Vec<RegionState>, StoreError>;
 
     /// Puts a region in or out of service; from anywhere. A region out of service keeps the sessions it has until another
     /// one is asked for them.

@@ -411,7 +411,8 @@ pub trait SessionStore: Send + Sync {
     /// A known turn stays on the session it was accepted on, whatever session the caller names: the lease tells. One
     /// that runs again gets its input appended anew, behind whatever came since; of its messages in the transcript
     /// only those from the lease's input on count. Input and audit row are not written for [`Begun::Resumed`]. A
-    /// lease has run out from `until` on (`until <= now`).
+    /// lease has run out from its end on (`end <= now`), and also if it ends so much later than `until` that no clock which
+    /// is right can have given it: see [`Timestamp::runs_at`], with `until` less `now` for the longest.
     ///
     /// A known turn that has not ended and cannot be read is [`Begun::Unreadable`] when its lease has run out; one that has
     /// ended is replayed as far as it can be read.
@@ -475,9 +476,14 @@ pub trait SessionIndex: Send + Sync {
     /// Sessions that fit, last changed first; ties by key. What cannot be read is left out.
     async fn list(&self, tenant: &TenantId, filter: &SessionFilter) -> Result<Vec<Session>, StoreError>;
 
-    /// Turns whose lease ran out before `now` without an end, oldest first: to be resumed. Of every tenant; of several
-    /// regions, those at home here, and those whose home may be gone.
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError>;
+    /// Turns without an end whose lease does not [run](Timestamp::runs_at) at `now`, a lease being given for `lease`; oldest
+    /// first: to be resumed. Of every tenant; of several regions, those at home here, and those whose home may be gone.
+    async fn interrupted(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Interrupted>, StoreError>;
 
     /// Turns that ended [`TurnOutcome::Parked`], newest first.
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError>;

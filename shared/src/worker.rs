@@ -1,6 +1,7 @@
 //! The queue's worker: [`process`] runs one delivery and says how it ended, [`handle`] settles it; [`run`] is the loop
 //! around them. Beside it [`sweep`] finishes turns that a crash interrupted.
 
+mod places;
 pub mod sweep;
 
 use crate::agent::{AgentInvoker, RunRequest, TurnEvent};
@@ -9,11 +10,13 @@ use crate::error::{Error, ErrorKind, JobVerdict, StoreError};
 use crate::job::{Delivery, Outcome, Work, unreadable_reason};
 use crate::session::{Turn, TurnOutcome};
 use futures::{FutureExt, StreamExt};
+use places::Places;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -111,35 +114,49 @@ fn visibility(app: &App) -> Duration {
 }
 
 /// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once, until `stop`. Jobs at work
-/// then are finished by whoever waits for `work`.
+/// then are finished by whoever waits for `work`. No agent, vendor or token gets all of the places.
 pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(app.config.turns.worker_concurrency.max(1)));
+    let all = app.config.turns.worker_concurrency.max(1);
+    let places = Arc::new(Places::new(all, &app.config, Arc::clone(&app.metrics)));
+    let free = Arc::new(Semaphore::new(all));
     while !stop.is_cancelled() {
-        let Some(place) =
-            stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await.and_then(Result::ok)
+        let Some(free) =
+            stop.run_until_cancelled(Arc::clone(&free).acquire_owned()).await.and_then(Result::ok)
         else {
             return;
         };
-        let now = app.clock.now();
-        let received = match app.stores.jobs.receive(1, now, now + visibility(&app)).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "the queue cannot be read");
-                Vec::new()
-            }
-        };
-        // At most one was asked for; it takes the place along.
-        let Some(delivery) = received.into_iter().next() else {
-            drop(place);
-            let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
+        let Some(delivery) = next(&app, &places).await else {
+            drop(free);
+            // What is left aside now may come as soon as a place is given back.
+            let _ = stop.run_until_cancelled(timeout(IDLE, places.freed())).await;
             continue;
         };
+        let place = places.take(&delivery.job.job);
         let app = app.clone();
         work.spawn(Box::pin(async move {
             handle(&app, &delivery).await;
+            // In this order: whoever gets the free place knows that it was given back.
             drop(place);
+            drop(free);
         }));
     }
+}
+
+/// The next job that may have a place.
+async fn next(app: &App, places: &Places) -> Option<Delivery> {
+    for apart in places.looks() {
+        let now = app.clock.now();
+        match app.stores.jobs.receive(1, now, now + visibility(app), &apart).await {
+            // At most one was asked for.
+            Ok(received) if received.is_empty() => {}
+            Ok(received) => return received.into_iter().next(),
+            Err(error) => {
+                tracing::error!(target: "error", { cause = Error::from(error).cause() }, "the queue cannot be read");
+                return None;
+            }
+        }
+    }
+    None
 }
 
 /// Runs one delivery, keeps it hidden meanwhile, and settles it. `false` if that is not on record: the job comes again by
@@ -154,7 +171,8 @@ pub async fn handle(app: &App, delivery: &Delivery) -> bool {
                 reason: "internal: the job panicked; the error log says where".to_owned(),
             }),
             () = tokio::time::sleep(visibility(app) / 3) => {
-                match app.stores.jobs.extend(&delivery.receipt, app.clock.now() + visibility(app)).await {
+                let now = app.clock.now();
+                match app.stores.jobs.extend(&delivery.receipt, now, now + visibility(app)).await {
                     // Somebody else has the job now: the turn itself is safe, its lease keeps the two apart.
                     Err(StoreError::Fenced) => return true,
                     Err(error) => tracing::error!(target: "error", { job.id = %delivery.receipt.job, cause = Error::from(error).cause() }, "a job could not be kept"),

@@ -34,6 +34,15 @@ pub(crate) async fn a_claim_that_ran_out_can_be_claimed_again(stores: &Stores) {
     assert_eq!(claim(stores, &key, 150, 300).await, Claim::Busy { until: at(200) });
 }
 
+pub(crate) async fn a_claim_that_ends_later_than_it_can_has_run_out(stores: &Stores) {
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+    let key = answer_key("k", "f");
+    assert_eq!(claim(stores, &key, DAY, DAY + 100).await, Claim::Claimed);
+    assert_eq!(claim(stores, &key, DAY - 5_000, DAY - 4_900).await, Claim::Busy { until: at(DAY + 100) });
+    assert_eq!(claim(stores, &key, 1_000, 1_100).await, Claim::Abandoned);
+    assert_eq!(claim(stores, &key, 1_050, 1_150).await, Claim::Busy { until: at(1_100) });
+}
+
 pub(crate) async fn an_answer_is_given_again(stores: &Stores) {
     let key = answer_key("k", "f");
     let body = "{\"日本語\": \"quote ' nul \0\"}";

@@ -9,6 +9,10 @@ use shared::message::ToolCall;
 use shared::session::{
     Begun, Interrupted, Lease, NewTurn, Parked, SessionFilter, Step, Turn, TurnOutcome, Window,
 };
+use std::time::Duration;
+
+/// What these tests give a lease for, or longer.
+const LEASE: Duration = Duration::from_secs(1);
 
 fn key(text: &str) -> SessionKey {
     SessionKey::new(text)
@@ -109,7 +113,7 @@ pub(crate) async fn interrupted_turns_are_found_in_every_tenant_oldest_first(sto
     start(stores, &new_turn("t4", "s4"), 5, 1_000).await;
     run(stores, &new_turn("t5", "s5"), 1).await;
     let found = async |now: i64, limit| -> Vec<Turn> {
-        let found = stores.index.interrupted(at(now), limit).await.expect("a listing");
+        let found = stores.index.interrupted(at(now), LEASE, limit).await.expect("a listing");
         found.into_iter().map(|found| found.turn).collect()
     };
     assert_eq!(found(89, 10).await, []);
@@ -123,6 +127,21 @@ pub(crate) async fn interrupted_turns_are_found_in_every_tenant_oldest_first(sto
     assert_eq!(ids(&left), ["t2", "t1"]);
     let stored = stores.sessions.turn(&tenant(), &TurnId::new("t2")).await.expect("a turn");
     assert_eq!(Some(&left[0]), stored.as_ref());
+}
+
+pub(crate) async fn a_turn_whose_lease_ends_later_than_it_can_is_interrupted(stores: &Stores) {
+    const HOUR: i64 = 60 * 60 * 1_000;
+    // The process died, and the clock is an hour behind what it was.
+    start(stores, &new_turn("t1", "s1"), HOUR, HOUR + 1_000).await;
+    start(stores, &new_turn("t2", "s2"), 4_000, 6_000).await;
+    let found = async |now: i64| -> Vec<Turn> {
+        let found = stores.index.interrupted(at(now), LEASE, 10).await.expect("a listing");
+        found.into_iter().map(|found| found.turn).collect()
+    };
+    assert_eq!(ids(&found(1_000).await), ["t1"], "of a clock that is a little ahead it is believed");
+    assert_eq!(ids(&found(HOUR).await), ["t2"]);
+    assert_eq!(ids(&found(HOUR - 5_000).await), ["t2"]);
+    assert_eq!(ids(&found(HOUR - 5_001).await), ["t2", "t1"]);
 }
 
 pub(crate) async fn interrupted_turns_that_were_resumed_in_vain_hide_no_others(stores: &Stores) {
@@ -140,7 +159,7 @@ pub(crate) async fn interrupted_turns_that_were_resumed_in_vain_hide_no_others(s
     for (limit, expected) in
         [(2, ["sound 1", "sound 2"].as_slice()), (4, &["sound 1", "sound 2", "suspect 0", "suspect 1"])]
     {
-        let found = stores.index.interrupted(at(110), limit).await.expect("a listing");
+        let found = stores.index.interrupted(at(110), LEASE, limit).await.expect("a listing");
         let found: Vec<&str> = found.iter().map(|found| found.turn.id.as_str()).collect();
         assert_eq!(found, expected);
     }
@@ -148,7 +167,7 @@ pub(crate) async fn interrupted_turns_that_were_resumed_in_vain_hide_no_others(s
 
 pub(crate) async fn an_interrupted_turn_says_how_often_it_was_resumed_since_its_last_step(stores: &Stores) {
     let tries = async |now: i64| -> Vec<u32> {
-        let found = stores.index.interrupted(at(now), 10).await.expect("a listing");
+        let found = stores.index.interrupted(at(now), LEASE, 10).await.expect("a listing");
         found.into_iter().map(|found| found.tries).collect()
     };
     let turn = new_turn("t", "s");

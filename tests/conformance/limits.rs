@@ -68,7 +68,8 @@ pub(crate) async fn of_many_calls_at_once_as_many_pass_as_may(stores: &Stores) {
 pub(crate) async fn thousands_of_subjects_are_counted_exactly(stores: &Stores) {
     // Far more subjects than any adapter keeps when they are idle; those that are not must not be forgotten.
     let limit = Limit { per_second: 1.0, burst: 0 };
-    assert_eq!(take(stores, "busy", Limit { per_second: 0.001, burst: 0 }, 1_000).await, Decision::Allowed);
+    let slow = Limit { per_second: 0.001, burst: 0 };
+    assert_eq!(take(stores, "busy", slow, 1_000).await, Decision::Allowed);
     for round in 0..3 {
         let now = 2_000 + round * 2_000;
         let mut tasks = JoinSet::new();
@@ -84,5 +85,22 @@ pub(crate) async fn thousands_of_subjects_are_counted_exactly(stores: &Stores) {
         tasks.join_all().await;
     }
     let denied = Decision::Denied { retry_after: Duration::from_secs(995) };
-    assert_eq!(take(stores, "busy", limit, 6_000).await, denied);
+    assert_eq!(take(stores, "busy", slow, 6_000).await, denied);
+}
+
+pub(crate) async fn a_clock_that_was_ahead_for_a_moment_locks_nobody_out(stores: &Stores) {
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+    let limit = Limit::default();
+    assert_eq!(allowed(stores, "s", limit, 1_000 + DAY, 30).await, 21);
+    // As if nothing had been asked: not one more, and not one less.
+    assert_eq!(allowed(stores, "s", limit, 1_000, 30).await, 21);
+    assert_eq!(allowed(stores, "s", limit, 1_100, 5).await, 1);
+    // A step back of a few seconds is no reason to forget: there may be two clocks.
+    assert_eq!(allowed(stores, "s", limit, 100, 5).await, 0);
+}
+
+pub(crate) async fn a_limit_that_was_raised_counts_at_once(stores: &Stores) {
+    let slow = Limit { per_second: 0.001, burst: 3 };
+    assert_eq!(allowed(stores, "s", slow, 1_000, 9).await, 4);
+    assert_eq!(allowed(stores, "s", Limit::default(), 2_000, 30).await, 21);
 }

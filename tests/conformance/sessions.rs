@@ -656,3 +656,25 @@ pub(crate) async fn everything_comes_back_as_it_was_stored(stores: &Stores) {
     let head = load(stores, awkward).await;
     assert_eq!((head.user.as_deref(), head.seq, head.summarised_through), (Some(""), 5, 3));
 }
+
+pub(crate) async fn a_lease_that_ends_later_than_it_can_has_run_out(stores: &Stores) {
+    const HOUR: i64 = 60 * 60 * 1_000;
+    let turn = new_turn("t1", "s");
+    let lost = start(stores, &turn, HOUR, HOUR + 1_000).await;
+    // The clock was set back: by a little, as two clocks may differ, and then by all of it.
+    let begin = async |turn: &NewTurn, now: i64| {
+        stores.sessions.begin(turn, at(now), at(now + 1_000)).await.expect("a verdict")
+    };
+    let busy = Begun::Busy { until: at(HOUR + 1_000), turn: TurnId::new("t1") };
+    assert_eq!(begin(&turn, HOUR - 5_000).await, busy);
+    assert_eq!(begin(&new_turn("t2", "s"), HOUR - 5_000).await, busy);
+    let orphaned = begin(&new_turn("t2", "s"), 2_000).await;
+    assert!(matches!(orphaned, Begun::Orphaned(ref turn) if turn.id == TurnId::new("t1")), "{orphaned:?}");
+    let resumed = begin(&turn, 2_000).await;
+    let Begun::Resumed { lease, .. } = resumed else { panic!("{resumed:?}") };
+    assert_eq!(lease.until, at(3_000));
+    // Whoever had it may be alive after all: it writes nothing any more.
+    let late = stores.sessions.append(&lost, &says("late"), at(HOUR + 500), at(HOUR + 1_500)).await;
+    assert!(matches!(late, Err(StoreError::Fenced)), "{late:?}");
+    stores.sessions.commit(&lease, &says("hi"), &done("hi"), at(2_500)).await.expect("a commit");
+}

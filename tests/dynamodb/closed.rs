@@ -4,7 +4,7 @@ use super::Lab;
 use harness::stores::{at, new_job, new_turn, run, tenant};
 use shared::adapters::aws::dynamodb::table::{Key, Table};
 use shared::id::SessionKey;
-use shared::job::Work;
+use shared::job::{Apart, Work};
 use shared::region::{Regions, Verdict};
 use std::time::Duration;
 
@@ -58,7 +58,11 @@ async fn what_a_closed_region_accepted_is_taken_over_also_by_the_last_one() {
         // A job of this region whose turn the closed one has run under its own epoch.
         let again = new_job("k", "hello");
         assert!(stores.jobs.enqueue(&again, Duration::ZERO, at(20 * MINUTE)).await.expect("an answer"));
-        let taken = stores.jobs.receive(9, at(21 * MINUTE), at(22 * MINUTE)).await.expect("an answer");
+        let taken = stores
+            .jobs
+            .receive(9, at(21 * MINUTE), at(22 * MINUTE), &Apart::default())
+            .await
+            .expect("an answer");
         let may_have_run = taken.iter().map(|taken| {
             let Work::Turn(request) = &taken.job.job.work;
             (taken.job.job.id.as_str(), request.options.may_have_run)

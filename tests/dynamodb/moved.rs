@@ -4,7 +4,7 @@ use super::Lab;
 use super::cut_short::Dying;
 use harness::stores::{at, new_job, new_turn, run, tenant};
 use shared::id::SessionKey;
-use shared::job::Work;
+use shared::job::{Apart, Work};
 use shared::region::Regions;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,7 +27,7 @@ async fn may_have_run(begins: usize, writes: usize) -> bool {
     let session = SessionKey::new("s");
     let home = next.1.home(&tenant(), &session).await.expect("an answer").expect("a home");
     next.1.take_over(&tenant(), &session, &home, at(40)).await.expect("a home");
-    let delivered = here.0.jobs.receive(1, at(50), at(140)).await.expect("a delivery");
+    let delivered = here.0.jobs.receive(1, at(50), at(140), &Apart::default()).await.expect("a delivery");
     let Work::Turn(request) = &delivered[0].job.job.work;
     request.options.may_have_run
 }

@@ -9,7 +9,7 @@ use shared::adapters::aws::dynamodb::table::{Condition, Item, Key, Query, Table,
 use shared::app::Stores;
 use shared::error::StoreError;
 use shared::id::{JobId, RegionId};
-use shared::job::{Delivery, JobFilter, JobState, Work};
+use shared::job::{Apart, Delivery, JobFilter, JobState, Work};
 use shared::region::Regions;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ async fn listed(stores: &Stores) -> Vec<(String, JobState, Option<String>)> {
 }
 
 async fn receive(stores: &Stores, max: usize, now: i64) -> Vec<Delivery> {
-    stores.jobs.receive(max, at(now), at(now + 60_000)).await.expect("an answer")
+    stores.jobs.receive(max, at(now), at(now + 60_000), &Apart::default()).await.expect("an answer")
 }
 
 /// The jobs that wait in a shard of the lost region's queue, in their order.

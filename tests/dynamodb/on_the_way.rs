@@ -17,7 +17,7 @@ use shared::answer::Claim;
 use shared::app::Stores;
 use shared::error::StoreError;
 use shared::id::{JobId, SessionKey};
-use shared::job::Outcome;
+use shared::job::{Apart, Outcome};
 use shared::session::{Begun, Step, Window};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ async fn a_write_that_is_repeated_because_its_answer_was_lost_does_not_lose_agai
         "it is new"
     );
     way.lose(1);
-    let delivered = stores.jobs.receive(9, at(20), at(100)).await.expect("deliveries");
+    let delivered = stores.jobs.receive(9, at(20), at(100), &Apart::default()).await.expect("deliveries");
     assert_eq!(delivered.iter().map(|delivery| delivery.job.attempts).collect::<Vec<_>>(), [1]);
     let new = new_turn("t1", "s");
     start(&stores, &new, 10, 100).await;
@@ -129,16 +129,16 @@ async fn a_jobs_end_and_its_redrive_do_not_lose_against_themselves() {
     let again = Outcome::Retry { after: Duration::ZERO, counts: true, reason: "busy".to_owned() };
     let dead = Outcome::Dead { reason: "bad".to_owned() };
     for outcome in [again, dead] {
-        let delivered = stores.jobs.receive(1, at(20), at(100)).await.expect("deliveries");
+        let delivered = stores.jobs.receive(1, at(20), at(100), &Apart::default()).await.expect("deliveries");
         way.lose(1);
-        stores.jobs.extend(&delivered[0].receipt, at(110)).await.expect("an extension");
+        stores.jobs.extend(&delivered[0].receipt, at(25), at(110)).await.expect("an extension");
         way.lose(1);
         stores.jobs.settle(&delivered[0].receipt, &outcome, at(20)).await.expect("a settlement");
     }
     way.lose(1);
     stores.jobs.redrive(&tenant(), &JobId::new("j"), at(30)).await.expect("a redrive");
     way.lose(0);
-    let delivered = stores.jobs.receive(1, at(40), at(100)).await.expect("deliveries");
+    let delivered = stores.jobs.receive(1, at(40), at(100), &Apart::default()).await.expect("deliveries");
     assert_eq!(delivered.iter().map(|delivery| delivery.job.attempts).collect::<Vec<_>>(), [1]);
 }
 

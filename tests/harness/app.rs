@@ -20,6 +20,7 @@ use shared::app::{App, Lifecycle, Stores};
 use shared::clock::Clock;
 use shared::config::Config;
 use shared::id::TenantId;
+use shared::job::Apart;
 use shared::metrics::Metrics;
 use shared::principal::{Scope, Token, secret_sha256};
 use shared::tool::Tool;
@@ -236,8 +237,13 @@ impl TestApp {
     /// Does what waits in the queue, once, as the worker role does it. Returns how many jobs there were.
     pub async fn work(&self) -> usize {
         let now = self.clock.now();
-        let due =
-            self.app.stores.jobs.receive(100, now, now + Duration::from_secs(60)).await.expect("the queue");
+        let due = self
+            .app
+            .stores
+            .jobs
+            .receive(100, now, now + Duration::from_secs(60), &Apart::default())
+            .await
+            .expect("the queue");
         for delivery in &due {
             let outcome = worker::process(&self.app, delivery).await;
             let settled = self.app.stores.jobs.settle(&delivery.receipt, &outcome, self.clock.now()).await;

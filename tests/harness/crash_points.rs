@@ -15,7 +15,7 @@ use shared::clock::Timestamp;
 use shared::cloud::{Outside, Turns};
 use shared::error::{Error, StoreError};
 use shared::id::{JobId, SessionKey, TenantId, TurnId};
-use shared::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
+use shared::job::{Apart, Backlog, Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use shared::message::Message;
 use shared::model::{ModelError, ModelEvent, ModelProvider, ModelRequest, ModelStream};
 use shared::session::{
@@ -233,16 +233,21 @@ impl JobQueue for Crashing<dyn JobQueue> {
         max: usize,
         now: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Vec<Delivery>, StoreError> {
-        let received = self.inner.receive(max, now, until).await;
+        let received = self.inner.receive(max, now, until, apart).await;
         if received.as_ref().is_ok_and(|received| !received.is_empty()) {
             self.points.pass("receive.after");
         }
         received
     }
 
-    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
-        self.inner.extend(receipt, until).await
+    async fn extend(&self, receipt: &Receipt, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.extend(receipt, now, until).await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Option<Backlog>, StoreError> {
+        self.inner.backlog(now).await
     }
 
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError> {

@@ -21,6 +21,12 @@ impl ManualClock {
         let millis = i64::try_from(by.as_millis()).expect("a duration of a test");
         self.0.fetch_add(millis, Ordering::SeqCst);
     }
+
+    /// Sets the clock back: it was ahead.
+    pub fn set_back(&self, by: Duration) {
+        let millis = i64::try_from(by.as_millis()).expect("a duration of a test");
+        self.0.fetch_sub(millis, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {

@@ -297,3 +297,21 @@ async fn failures_count_against_the_caller_behind_the_proxy_not_the_proxy() {
     assert_eq!(through(&token, "203.0.113.9").await.code(), (429, ErrorKind::RateLimited.code().to_owned()));
     assert_eq!(through(&token, "203.0.113.10").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_clock_that_was_a_day_ahead_for_a_moment_locks_nobody_out() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let app = behind_a_proxy();
+    let token = app.token("a", &[Scope::Chat]).await;
+    let ask = async |token: &str, from: &str| app.get(MODELS, token).from(from).send().await.status;
+    app.clock.advance(DAY);
+    assert_eq!(ask(&token, "192.0.2.8").await, 200);
+    for _ in 0..10 {
+        assert_eq!(ask("reef_x_wrong", "192.0.2.7").await, 401);
+    }
+    assert_eq!(ask(&token, "192.0.2.7").await, 429);
+    app.clock.set_back(DAY);
+    for from in ["192.0.2.7", "192.0.2.8"] {
+        assert_eq!(ask(&token, from).await, 200, "{from}");
+    }
+}

@@ -137,6 +137,32 @@ async fn a_look_visits_so_many_sessions_and_the_next_one_goes_on_behind_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_region_that_was_lost_with_a_clock_a_day_ahead_is_gone_as_soon_as_any_other() {
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+    const LEASE: Duration = Duration::from_secs(90);
+    let two = Two::new();
+    // What region 1 takes for the latest sign of region 0 at this time, after it has looked.
+    let seen = async |now: i64| {
+        two.replicate().await;
+        two.regions[1].beat(at(now)).await.expect("a beat");
+        let states = two.regions[1].states(at(now)).await.expect("regions");
+        states.into_iter().find(|state| state.region == name(0)).expect("the other one")
+    };
+    two.regions[0].beat(at(DAY)).await.expect("a beat");
+    assert_eq!(seen(60_000).await.beat_at, Some(at(60_000)));
+    // As long as its signs change it lives, whatever its clock says.
+    two.regions[0].beat(at(DAY + 60_000)).await.expect("a beat");
+    assert_eq!(seen(120_000).await.beat_at, Some(at(120_000)));
+    let last = seen(270_000).await;
+    assert_eq!(last.beat_at, Some(at(120_000)), "nothing new was heard");
+    assert!(!last.is_gone(at(270_000), LEASE));
+    assert!(last.is_gone(at(270_001), LEASE));
+    // And back again, with its clock set right.
+    two.regions[0].beat(at(300_000)).await.expect("a beat");
+    assert_eq!(seen(301_000).await.beat_at, Some(at(300_000)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_region_resumes_its_own_turns_and_those_of_regions_that_are_gone() {
     let two = Two::new();
     for region in &two.regions {
@@ -145,7 +171,11 @@ async fn a_region_resumes_its_own_turns_and_those_of_regions_that_are_gone() {
     start(&two.stores[0], &new_turn("t", "s"), 0, 100).await;
     two.replicate().await;
     let listed = async |region: usize, now: i64| {
-        let turns = two.stores[region].index.interrupted(at(now), 10).await.expect("a list");
+        let turns = two.stores[region]
+            .index
+            .interrupted(at(now), Duration::from_millis(100), 10)
+            .await
+            .expect("a list");
         turns.into_iter().map(|found| found.turn.id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(listed(0, 1_000).await, ["t"]);
@@ -289,8 +319,8 @@ impl Regions for Stuck {
         self.0.take_over(tenant, session, from, now).await
     }
 
-    async fn states(&self) -> Result<Vec<RegionState>, StoreError> {
-        self.0.states().await
+    async fn states(&self, now: Timestamp) -> Result<Vec<RegionState>, StoreError> {
+        self.0.states(now).await
     }
 
     async fn set_in_service(

@@ -24,6 +24,7 @@ use shared::clock::{Clock, Timestamp};
 use shared::config::Config;
 use shared::error::{Error, ErrorKind};
 use shared::id::{IdSource, RegionId, TenantId, TurnId};
+use shared::job::Apart;
 use shared::limit::Limit;
 use shared::metrics::Metrics;
 use shared::model::ModelProvider;
@@ -309,7 +310,9 @@ impl World {
         let app = &process.app;
         let work = async {
             let now = app.clock.now();
-            let Ok(due) = app.stores.jobs.receive(8, now, now + app.config.turns.lease).await else {
+            let Ok(due) =
+                app.stores.jobs.receive(8, now, now + app.config.turns.lease, &Apart::default()).await
+            else {
                 return 0;
             };
             for delivery in &due {

@@ -116,7 +116,9 @@ pub(super) fn has_begun(tables: &Tables, region: usize, turn: &str) -> bool {
 /// Whether each of these regions has had a sign of life of that one.
 async fn is_known(world: &World, regions: &[usize], that: usize) -> bool {
     for region in regions {
-        let known = world.at(*region).app.regions.expect("several regions").states().await.expect("regions");
+        let app = &world.at(*region).app;
+        let regions = app.regions.as_ref().expect("several regions");
+        let known = regions.states(app.clock.now()).await.expect("regions");
         if !known.iter().any(|state| state.region == name(that)) {
             return false;
         }
@@ -169,7 +171,7 @@ async fn rest(world: &Arc<World>, clients: &TaskTracker, regions: &[usize]) -> R
     let mut report = vec![format!("it does not come to rest; {} clients still wait", clients.len())];
     for region in regions {
         let app = world.at(*region).app;
-        let left = app.stores.index.interrupted(app.clock.now(), 10).await;
+        let left = app.stores.index.interrupted(app.clock.now(), app.config.turns.lease, 10).await;
         report.push(format!("interrupted in {}: {left:?}", NAMES[*region]));
         report.push(world.tables.dump(*region, ""));
     }

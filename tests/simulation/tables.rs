@@ -222,9 +222,9 @@ fn holds(condition: &Condition, known: Option<&Attrs>) -> bool {
         Condition::Absent => known.is_none(),
         Condition::Present => known.is_some(),
         Condition::Is(name, value) => known.is_some_and(|attrs| attrs.get(*name) == Some(value)),
-        Condition::AtMost(name, most) => {
-            known.and_then(|attrs| number(attrs, name)).is_none_or(|number| number <= *most)
-        }
+        Condition::Outside(name, most, above) => known
+            .and_then(|attrs| number(attrs, name))
+            .is_none_or(|number| number <= *most || *above < number),
         Condition::AbsentOrAtMost(name, most) => {
             known.is_none_or(|attrs| number(attrs, name).is_some_and(|number| number <= *most))
         }

@@ -214,3 +214,14 @@ async fn on_a_server_no_interrupted_turn_waits_for_the_end_of_another_one() {
     stop.cancel();
     looking.await.expect("the end of the sweep");
 }
+
+#[tokio::test]
+async fn a_turn_whose_process_died_before_the_clock_was_set_back_is_resumed_at_once() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let mut stage = Stage::new(&[]);
+    stage.app.clock.advance(HOUR);
+    stage.interrupted("t", 0, 90_000).await;
+    assert_eq!(stage.once().await, (named(&[]), 0), "its lease runs");
+    stage.app.clock.set_back(HOUR);
+    assert_eq!(stage.once().await, (named(&["t"]), 1));
+}

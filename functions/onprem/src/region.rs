@@ -58,7 +58,7 @@ pub(crate) fn run(command: RegionCommand, host: &HostArgs) -> Result<(), Fault> 
 }
 
 async fn status(regions: &dyn Regions, output: &Output) -> Result<(), Fault> {
-    let states = regions.states().await?;
+    let states = regions.states(SystemClock.now()).await?;
     if output.json {
         output::json(&states.iter().map(shown).collect())?;
         return Ok(());
@@ -88,7 +88,7 @@ async fn set(regions: &dyn Regions, name: &str, in_service: bool, output: &Outpu
         Err(error) => return Err(error.into()),
     }
     if output.json {
-        let states = regions.states().await?;
+        let states = regions.states(SystemClock.now()).await?;
         let state = states.iter().find(|state| state.region == region);
         output::json(&state.map_or(Value::Null, shown))?;
     } else {

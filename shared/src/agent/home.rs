@@ -88,7 +88,8 @@ impl HomeInvoker {
             if at.region == *here {
                 return Ok(Way::Here(Some(at)));
             }
-            let (now, states) = (clock.now(), regions.states().await?);
+            let now = clock.now();
+            let states = regions.states(now).await?;
             let is_gone = match states.iter().find(|state| state.region == at.region) {
                 Some(state) => state.is_gone(now, *lease),
                 // It has just started, and its first sign of life is still on its way; or it is none of ours any more.
@@ -261,7 +262,7 @@ mod tests {
             Ok(taken)
         }
 
-        async fn states(&self) -> Result<Vec<RegionState>, StoreError> {
+        async fn states(&self, _: Timestamp) -> Result<Vec<RegionState>, StoreError> {
             Ok(self.states.clone())
         }
 

@@ -4,8 +4,8 @@ mod rows;
 
 use super::Config;
 use crate::bounds::{
-    AUDIT_COUNTED, BODY_LEVELS, Bound, HEAD_BYTES, REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS,
-    UNREADABLE_TOLD, Unit,
+    AUDIT_COUNTED, BACKLOG_COUNTED, BODY_LEVELS, Bound, CLOCK_SLACK, HEAD_BYTES, LANES_LOOKED_AT,
+    REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS, UNREADABLE_TOLD, Unit, most_of_other, most_of_token,
 };
 use std::time::Duration;
 
@@ -83,8 +83,49 @@ impl Config {
             row("stored.levels", STORED_LEVELS, Unit::Levels, None, "400 invalid; a turn fails, on record"),
             row("settings.levels", SETTINGS_LEVELS, Unit::Levels, None, "the settings are refused"),
             row("unreadable.told", UNREADABLE_TOLD, Unit::Count, None, "counted, not told by its id"),
+            row(
+                "jobs.atOnce",
+                self.turns.worker_concurrency,
+                Unit::Count,
+                Some("turns.workerConcurrency"),
+                "the job waits; at half, whoever has less comes first",
+            ),
+            row(
+                "jobs.ofToken",
+                most_of_token(self.turns.worker_concurrency),
+                Unit::Count,
+                None,
+                "the token's next job waits",
+            ),
+            row(
+                "jobs.ofAgent",
+                most_of_other(self.turns.worker_concurrency),
+                Unit::Count,
+                None,
+                "the agent's, or its vendor's, next job waits",
+            ),
+            row("jobs.counted", BACKLOG_COUNTED, Unit::Count, None, "no more are counted in a scrape"),
+            row(
+                "jobs.lanes",
+                LANES_LOOKED_AT,
+                Unit::Count,
+                None,
+                "later ones wait until nobody holds half of the places",
+            ),
+            row(
+                "clock.slack",
+                millis(CLOCK_SLACK),
+                Unit::Millis,
+                None,
+                "a time that lies further ahead than it can is none",
+            ),
         ]
     }
+}
+
+/// Whole milliseconds.
+fn millis(time: Duration) -> usize {
+    usize::try_from(time.as_millis()).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

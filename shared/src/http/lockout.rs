@@ -48,7 +48,7 @@ impl Lockout {
     pub(super) fn remaining(&self, door: Door, ip: IpAddr, now: Timestamp) -> Option<Duration> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let until = known.peek(&(door, neighbourhood(ip)))?.locked_until?;
-        Some(until.since(now)).filter(|wait| !wait.is_zero())
+        until.runs_at(now, LOCKOUT).then(|| until.since(now))
     }
 
     /// Counts a wrong credential.
@@ -62,7 +62,8 @@ impl Lockout {
             count: 0,
             locked_until: None,
         });
-        if now.since(entry.since) >= LOGIN_WINDOW {
+        // Failures that are to come were counted by a clock that was ahead: nobody knows how long ago that is.
+        if now.since(entry.since) >= LOGIN_WINDOW || entry.since.is_to_come(now) {
             *entry = Failures { since: now, count: 0, locked_until: None };
         }
         entry.count += 1;
@@ -130,6 +131,24 @@ mod tests {
         assert_eq!(lockout.remaining(Door::Api, address(0), START), Some(LOCKOUT));
         lockout.failed(Door::Api, address(others), START);
         assert_eq!(lockout.remaining(Door::Api, address(0), START), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_moment_locks_nobody_out_for_longer() {
+        let lockout = Lockout::new();
+        let caller = ip("192.0.2.7");
+        let ahead = START + Duration::from_secs(86_400);
+        for _ in 0..10 {
+            lockout.failed(Door::Api, caller, ahead);
+        }
+        assert_eq!(lockout.remaining(Door::Api, caller, ahead), Some(LOCKOUT));
+        assert_eq!(lockout.remaining(Door::Api, caller, START), None);
+        // Nor do failures of that moment count together with those of a whole day.
+        for minute in 0..9 {
+            lockout.failed(Door::Api, caller, ahead);
+            lockout.failed(Door::Api, caller, START + LOGIN_WINDOW * minute);
+        }
+        assert_eq!(lockout.remaining(Door::Api, caller, START + LOGIN_WINDOW * 9), None);
     }
 
     #[test]

@@ -31,7 +31,19 @@ pub(super) async fn scrape(
     if !Peer::of(&parts, &gateway.app.config.gateway)?.local {
         authenticate(&gateway, &parts, Door::Api).await?.needs(Scope::Metrics)?;
     }
-    let Some(text) = gateway.app.metrics.render() else {
+    let app = &gateway.app;
+    if app.metrics.is_kept() {
+        let now = app.clock.now();
+        match app.stores.jobs.backlog(now).await {
+            Ok(backlog) => app.metrics.backlog(&backlog.unwrap_or_default(), now),
+            // The rest is worth as much without it.
+            Err(error) => {
+                let cause = Error::from(error).cause();
+                tracing::warn!(target: "error", { cause }, "the queue cannot be counted for a scrape");
+            }
+        }
+    }
+    let Some(text) = app.metrics.render() else {
         let message =
             "nothing is kept for a scrape here; the platform's metrics have what this installation reports";
         return Err(Error::new(ErrorKind::NotFound, message).into());

@@ -128,7 +128,8 @@ async fn beat(app: &App) {
 
 /// Interrupted turns `apart` from these, in the order in which they are resumed: suspects last.
 async fn found(app: &App, apart: &BTreeSet<Which>) -> Vec<Interrupted> {
-    match app.stores.index.interrupted(app.clock.now(), FOUND_AT_ONCE + apart.len()).await {
+    let (now, lease) = (app.clock.now(), app.config.turns.lease);
+    match app.stores.index.interrupted(now, lease, FOUND_AT_ONCE + apart.len()).await {
         Ok(mut found) => {
             found.retain(|found| !apart.contains(&which(&found.turn)));
             found

@@ -9,7 +9,7 @@ use super::on_use::OnUse;
 use crate::clock::Timestamp;
 use crate::error::{Error, StoreError};
 use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
+use crate::job::{Apart, Backlog, Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use async_trait::async_trait;
 use aws_sdk_sqs::types::Message;
 use aws_sdk_sqs::{Client, Config};
@@ -66,7 +66,7 @@ impl SqsJobQueue {
             && let Some(visible_at) = self.rows.waits_until(&pointer.tenant, &pointer.job).await?
             && visible_at > now
         {
-            self.send(pointer, visible_at.since(now)).await?;
+            self.send(pointer, pointer.tenant.as_str(), visible_at.since(now)).await?;
         }
         Ok(delivery)
     }
@@ -77,13 +77,15 @@ impl SqsJobQueue {
         let stranded = self.rows.due_jobs(now - self.grace, STRANDED_AT_ONCE).await?;
         let count = stranded.len();
         for (tenant, job) in stranded {
-            self.send(&Pointer { tenant, job }, Duration::ZERO).await?;
+            let pointer = Pointer { tenant, job };
+            self.send(&pointer, pointer.tenant.as_str(), Duration::ZERO).await?;
         }
         Ok(count)
     }
 
-    /// Sends a message that comes after `delay`, or at the longest that SQS knows.
-    async fn send(&self, pointer: &Pointer, delay: Duration) -> Result<(), StoreError> {
+    /// Sends a message that comes after `delay`, or at the longest that SQS knows. A standard queue shares itself fairly among
+    /// the groups of its messages: whoever has many at work comes after the others.
+    async fn send(&self, pointer: &Pointer, group: &str, delay: Duration) -> Result<(), StoreError> {
         let body = serde_json::to_string(pointer).map_err(|error| StoreError::Broken(error.into()))?;
         // Rounded up: a message that comes too early is sent again.
         let seconds = delay.min(LONGEST_DELAY).as_millis().div_ceil(1000);
@@ -92,8 +94,7 @@ impl SqsJobQueue {
             .queue_url(&self.queue_url)
             .message_body(body)
             .delay_seconds(i32::try_from(seconds).unwrap_or(i32::MAX))
-            // A standard queue that knows groups shares itself among them fairly.
-            .message_group_id(pointer.tenant.as_str())
+            .message_group_id(group)
             .send()
             .await
             .map_err(|error| StoreError::Unavailable(error.into()))?;
@@ -101,8 +102,8 @@ impl SqsJobQueue {
     }
 
     /// Sends a message for a row that is stored: without one its job only comes later.
-    async fn try_to_send(&self, pointer: &Pointer, delay: Duration) {
-        if let Err(error) = self.send(pointer, delay).await {
+    async fn try_to_send(&self, pointer: &Pointer, group: &str, delay: Duration) {
+        if let Err(error) = self.send(pointer, group, delay).await {
             let cause = Error::from(error).cause();
             tracing::warn!(target: "error", { job.id = %pointer.job, cause }, "a job's message could not be sent: the sweep finds the job");
         }
@@ -143,7 +144,8 @@ impl JobQueue for SqsJobQueue {
         let is_new = self.rows.enqueue(job, delay, now).await?;
         if is_new {
             // The row is stored, so the job is accepted; without a message it comes later.
-            self.try_to_send(&pointer_to(job), delay).await;
+            let (_, principal) = job.whose();
+            self.try_to_send(&pointer_to(job), principal.as_str(), delay).await;
         }
         Ok(is_new)
     }
@@ -154,16 +156,21 @@ impl JobQueue for SqsJobQueue {
         max: usize,
         now: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Vec<Delivery>, StoreError> {
         if max == 0 {
             return Ok(Vec::new());
         }
-        let mut deliveries = self.rows.receive(max, now - self.grace, until).await?;
+        let mut deliveries = self.rows.receive_due(max, now - self.grace, (now, until), apart).await?;
         if deliveries.len() < max {
             for message in self.messages(max - deliveries.len()).await? {
                 // What does not read as a pointer was not sent by us, and leads nowhere.
                 let body = message.body.as_deref().unwrap_or_default();
                 if let Ok(pointer) = serde_json::from_str::<Pointer>(body) {
+                    // Its message stays, and comes again.
+                    if !apart.is_empty() && self.rows.is_apart(&pointer.tenant, &pointer.job, apart).await? {
+                        continue;
+                    }
                     deliveries.extend(self.deliver(&pointer, now, until).await?);
                 }
                 self.forget(&message).await?;
@@ -172,16 +179,20 @@ impl JobQueue for SqsJobQueue {
         Ok(deliveries)
     }
 
-    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
-        self.rows.extend(receipt, until).await
+    async fn extend(&self, receipt: &Receipt, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        self.rows.extend(receipt, now, until).await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Option<Backlog>, StoreError> {
+        self.rows.backlog(now).await
     }
 
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError> {
         self.rows.settle(receipt, outcome, now).await?;
         if let Outcome::Retry { after, .. } = outcome {
             let pointer = Pointer { tenant: receipt.tenant.clone(), job: receipt.job.clone() };
-            // As with a new job: the row is the truth.
-            self.try_to_send(&pointer, *after).await;
+            // As with a new job: the row is the truth. Whose it is would be one more read.
+            self.try_to_send(&pointer, receipt.tenant.as_str(), *after).await;
         }
         Ok(())
     }
@@ -198,7 +209,7 @@ impl JobQueue for SqsJobQueue {
     async fn redrive(&self, tenant: &TenantId, id: &JobId, now: Timestamp) -> Result<(), StoreError> {
         self.rows.redrive(tenant, id, now).await?;
         let pointer = Pointer { tenant: tenant.clone(), job: id.clone() };
-        self.try_to_send(&pointer, Duration::ZERO).await;
+        self.try_to_send(&pointer, tenant.as_str(), Duration::ZERO).await;
         Ok(())
     }
 }

@@ -93,7 +93,9 @@ impl AnswerStore for Memory {
         Ok(match &mut record.used_by {
             UsedBy::Turn(_) => Claim::Mismatch,
             UsedBy::Request { answer: Some(answer), .. } => Claim::Answered(answer.clone()),
-            UsedBy::Request { until: held, .. } if *held > now => Claim::Busy { until: *held },
+            UsedBy::Request { until: held, .. } if held.runs_at(now, until.since(now)) => {
+                Claim::Busy { until: *held }
+            }
             UsedBy::Request { until: held, .. } => {
                 *held = until;
                 record.kept_until = Idempotency::kept_until(now);

@@ -1,11 +1,12 @@
 //! [`JobQueue`] in memory.
 
 use super::{Memory, State};
+use crate::bounds::BACKLOG_COUNTED;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
 use crate::job::done_kept_until;
-use crate::job::{Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt};
+use crate::job::{Apart, Backlog, Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const SWEEP_FROM: usize = 1024;
 pub(super) struct JobRecord {
     job: Job,
     token: u64,
+    /// When it was said until when the job is hidden.
+    set_at: Timestamp,
     /// Of a job that is done.
     kept_until: Option<Timestamp>,
 }
@@ -26,6 +29,11 @@ pub(super) struct JobRecord {
 impl JobRecord {
     fn is_kept(&self, now: Timestamp) -> bool {
         self.kept_until.is_none_or(|until| until > now)
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        let is_pending = self.job.state == JobState::Pending;
+        is_pending && (self.job.visible_at <= now || self.set_at.is_to_come(now))
     }
 }
 
@@ -74,7 +82,7 @@ impl JobQueue for Memory {
             reason: None,
             unreadable: None,
         };
-        records.insert(key, JobRecord { job, token: 0, kept_until: None });
+        records.insert(key, JobRecord { job, token: 0, set_at: now, kept_until: None });
         Ok(true)
     }
 
@@ -83,13 +91,14 @@ impl JobQueue for Memory {
         max: usize,
         now: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Vec<Delivery>, StoreError> {
         let mut state = self.state();
         let mut due: Vec<&mut JobRecord> = state
             .jobs
             .records
             .values_mut()
-            .filter(|record| record.job.state == JobState::Pending && record.job.visible_at <= now)
+            .filter(|record| record.is_due(now) && !apart.has(record.job.job.whose()))
             .collect();
         // Ties go by tenant and id, the map's order, which a stable sort keeps.
         due.sort_by_key(|record| (record.job.visible_at, record.job.created_at));
@@ -97,6 +106,7 @@ impl JobQueue for Memory {
             record.token += 1;
             record.job.attempts += 1;
             record.job.visible_at = until;
+            record.set_at = now;
             let receipt = Receipt {
                 tenant: record.job.job.tenant.clone(),
                 job: record.job.job.id.clone(),
@@ -107,16 +117,40 @@ impl JobQueue for Memory {
         Ok(due.into_iter().take(max).map(take).collect())
     }
 
-    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
+    async fn extend(&self, receipt: &Receipt, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
         let mut state = self.state();
-        delivered(&mut state, receipt)?.job.visible_at = until;
+        let record = delivered(&mut state, receipt)?;
+        record.job.visible_at = until;
+        record.set_at = now;
         Ok(())
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Option<Backlog>, StoreError> {
+        let state = self.state();
+        let mut backlog = Backlog::default();
+        for record in state.jobs.records.values() {
+            match record.job.state {
+                JobState::Pending if record.job.visible_at <= now => {
+                    backlog.due += 1;
+                    let oldest = backlog.oldest_due.unwrap_or(record.job.visible_at);
+                    backlog.oldest_due = Some(oldest.min(record.job.visible_at));
+                }
+                JobState::Pending => backlog.hidden += 1,
+                JobState::Dead => backlog.dead += 1,
+                JobState::Done => {}
+            }
+        }
+        for count in [&mut backlog.due, &mut backlog.hidden, &mut backlog.dead] {
+            *count = (*count).min(BACKLOG_COUNTED as u64);
+        }
+        Ok(Some(backlog))
     }
 
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError> {
         let mut state = self.state();
         let record = delivered(&mut state, receipt)?;
         record.token += 1;
+        record.set_at = now;
         let job = &mut record.job;
         match outcome {
             Outcome::Done => {
@@ -163,6 +197,7 @@ impl JobQueue for Memory {
                 record.job.state = JobState::Pending;
                 record.job.attempts = 0;
                 record.job.visible_at = now;
+                record.set_at = now;
                 Ok(())
             }
             _ => Err(StoreError::NotFound),

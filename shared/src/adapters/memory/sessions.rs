@@ -12,6 +12,7 @@ use crate::session::{
     SessionStore, Step, Turn, TurnOutcome, Window,
 };
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// A session, and what its callers do not see.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ impl State {
         let Some(holder) = head.session.holder.as_mut().filter(|holder| holder.turn == *id) else {
             return Err(StoreError::Broken("a turn at work does not hold its session".into()));
         };
-        if holder.until > now {
+        if holder.until.runs_at(now, until.since(now)) {
             return Ok(Begun::Busy { until: holder.until, turn: id.clone() });
         }
         holder.until = until;
@@ -279,7 +280,7 @@ impl SessionStore for Memory {
                 return Err(StoreError::Broken("the session belongs to another agent".into()));
             }
             if let Some(holder) = &head.session.holder {
-                if holder.until > now {
+                if holder.until.runs_at(now, until.since(now)) {
                     return Ok(Begun::Busy { until: holder.until, turn: holder.turn.clone() });
                 }
                 return Ok(Begun::Orphaned(Box::new(state.turn_record(tenant, &holder.turn)?.turn.clone())));
@@ -390,11 +391,16 @@ impl SessionIndex for Memory {
         Ok(sessions)
     }
 
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
+    async fn interrupted(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Interrupted>, StoreError> {
         let state = self.state();
         let held = state.sessions.values().filter_map(|head| Some((head, head.session.holder.as_ref()?)));
         let mut found = held
-            .filter(|(_, holder)| holder.until <= now)
+            .filter(|(_, holder)| !holder.until.runs_at(now, lease))
             .map(|(head, holder)| {
                 let turn = state.turn_record(&head.session.tenant, &holder.turn)?.turn.clone();
                 Ok(Interrupted { turn, tries: head.tries })

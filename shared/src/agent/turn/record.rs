@@ -75,7 +75,7 @@ impl TurnRun {
 
     /// Waits a little for a store that cannot be reached; `false` when the lease has run out.
     async fn pause_for_the_store(&self) -> bool {
-        if self.shared.now() >= self.lease.until {
+        if !self.lease.until.runs_at(self.shared.now(), self.shared.parts.config.turns.lease) {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;

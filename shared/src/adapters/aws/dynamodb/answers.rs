@@ -155,11 +155,13 @@ impl AnswerStore for DynamoStores {
                     let answer = self.or_seen("idempotency", name, from_json(&answer))?;
                     return Ok(answer.map_or(Claim::Unreadable, Claim::Answered));
                 }
-                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) if until > now => {
-                    return Ok(Claim::Busy { until });
+                Some(KeyRecord { used_by: UsedBy::Claimed(held), .. })
+                    if held.runs_at(now, until.since(now)) =>
+                {
+                    return Ok(Claim::Busy { until: held });
                 }
-                Some(KeyRecord { used_by: UsedBy::Claimed(until), .. }) => {
-                    (still_claimed(until), Claim::Abandoned)
+                Some(KeyRecord { used_by: UsedBy::Claimed(held), .. }) => {
+                    (still_claimed(held), Claim::Abandoned)
                 }
             };
             let claimed = draft(key, now).time("until", until).item();

@@ -340,10 +340,10 @@ impl Expression {
                 names: named(name),
                 values: Some(HashMap::from([(":a".to_owned(), value_of(attr.clone()))])),
             },
-            Condition::AtMost(name, most) => Self {
-                text: Some("attribute_not_exists(#a) OR #a <= :most".to_owned()),
+            Condition::Outside(name, most, above) => Self {
+                text: Some("attribute_not_exists(#a) OR #a <= :most OR #a > :above".to_owned()),
                 names: named(name),
-                values: Some(HashMap::from([number(":most", *most)])),
+                values: Some(HashMap::from([number(":above", *above), number(":most", *most)])),
             },
             Condition::AbsentOrAtMost(name, most) => Self {
                 text: Some("attribute_not_exists(#p) OR #a <= :most".to_owned()),

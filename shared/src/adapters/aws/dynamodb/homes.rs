@@ -61,6 +61,11 @@ fn sight() -> Key {
     Key { partition: SIGHT.to_owned(), sort: "-".to_owned() }
 }
 
+/// Where it is noted, in this region only, since when a region's sign of life that is to come has been known.
+fn sight_of(region: &RegionId) -> Key {
+    Key { partition: SIGHT.to_owned(), sort: format!("beat#{}", keys::escape(region.as_str())) }
+}
+
 /// The home that a session's item names.
 pub(super) fn home_of(meta: &Meta) -> Home {
     Home { region: RegionId::new(meta.home.as_str()), epoch: meta.epoch, since: meta.since }
@@ -96,7 +101,43 @@ pub(super) fn watch(region: &str, tenant: &TenantId, session: &SessionKey, now: 
 
 impl DynamoStores {
     /// See [`Regions::states`].
-    pub(super) async fn region_states(&self) -> Result<Vec<RegionState>, StoreError> {
+    pub(super) async fn region_states(&self, now: Timestamp) -> Result<Vec<RegionState>, StoreError> {
+        let mut states = self.told_states().await?;
+        for state in &mut states {
+            let Some(beat) = state.beat_at.filter(|beat| beat.is_to_come(now)) else { continue };
+            let first_seen = self.first_seen(&state.region, beat, now).await?;
+            state.beat_at = Some(first_seen.unwrap_or(now));
+        }
+        Ok(states)
+    }
+
+    /// Since when a sign of life that is to come has been known here, if that is noted.
+    async fn first_seen(
+        &self,
+        region: &RegionId,
+        beat: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let Some(note) = self.local.get(&sight_of(region)).await? else { return Ok(None) };
+        let (noted, since) = (note.time("beat")?, note.time("since")?);
+        // Another sign has come since, or the clock was ahead when this one was noted.
+        Ok((noted == beat && !since.is_to_come(now)).then_some(since))
+    }
+
+    /// Notes signs of life that are to come, each when it is first seen.
+    async fn note_ahead(&self, states: &[RegionState], now: Timestamp) -> Result<(), StoreError> {
+        for state in states {
+            let Some(beat) = state.beat_at.filter(|beat| beat.is_to_come(now)) else { continue };
+            if self.first_seen(&state.region, beat, now).await?.is_none() {
+                let note = Draft::new(sight_of(&state.region)).time("beat", beat).time("since", now).item();
+                super::wrote(self.local.as_ref(), vec![Write::Put(note, Condition::Always)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every region, with its latest sign of life as it was given.
+    async fn told_states(&self) -> Result<Vec<RegionState>, StoreError> {
         let query = Query {
             index: None,
             partition: REGIONS.to_owned(),
@@ -300,8 +341,8 @@ impl Regions for DynamoRegions {
         Err(super::contended())
     }
 
-    async fn states(&self) -> Result<Vec<RegionState>, StoreError> {
-        self.stores.region_states().await
+    async fn states(&self, now: Timestamp) -> Result<Vec<RegionState>, StoreError> {
+        self.stores.region_states(now).await
     }
 
     async fn set_in_service(
@@ -310,7 +351,7 @@ impl Regions for DynamoRegions {
         in_service: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        if !self.states().await?.iter().any(|state| state.region == *region) {
+        if !self.states(now).await?.iter().any(|state| state.region == *region) {
             return Err(StoreError::NotFound);
         }
         let item = Draft::new(of_region(region.as_str(), "flag"))
@@ -332,7 +373,8 @@ impl Regions for DynamoRegions {
         let is_out_of_sight = |state: &RegionState| {
             !state.is_here && !is_closed(state) && state.beat_at.is_some_and(|beat| beat + OUT_OF_SIGHT < now)
         };
-        if self.states().await?.iter().any(is_out_of_sight) {
+        self.stores.note_ahead(&self.stores.told_states().await?, now).await?;
+        if self.states(now).await?.iter().any(is_out_of_sight) {
             let seen = Draft::new(sight()).time("since", now).item();
             super::wrote(self.stores.local.as_ref(), vec![Write::Put(seen, Condition::Always)]).await?;
         }
@@ -340,7 +382,7 @@ impl Regions for DynamoRegions {
     }
 
     async fn reconcile(&self, now: Timestamp, limit: usize) -> Result<Vec<Reconciled>, StoreError> {
-        let states = self.states().await?;
+        let states = self.states(now).await?;
         for state in &states {
             if !state.is_here && state.is_gone(now, self.lease) {
                 self.stores.adopt_jobs(state.region.as_str(), now, limit).await?;

@@ -147,7 +147,12 @@ impl SessionIndex for DynamoStores {
         Ok(sessions)
     }
 
-    async fn interrupted(&self, now: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
+    async fn interrupted(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Interrupted>, StoreError> {
         let core = self.core.as_ref();
         let mut found: Vec<Interrupted> = Vec::new();
         let mut states = None;
@@ -162,14 +167,15 @@ impl SessionIndex for DynamoStores {
                 && let Some(item) = walk.next().await?
             {
                 // What cannot be read is told of when its session is read.
-                if item.opt_time("until").unwrap_or_default().is_none_or(|until| until > now) {
+                if item.opt_time("until").unwrap_or_default().is_none_or(|until| until.runs_at(now, lease)) {
                     continue;
                 }
                 let Some(view) = self.listed(item).await? else { continue };
-                let Some(held) = view.head.held.clone().filter(|held| held.until <= now) else { continue };
+                let held = view.head.held.clone().filter(|held| !held.until.runs_at(now, lease));
+                let Some(held) = held else { continue };
                 if view.meta.home != self.here.region {
                     if states.is_none() {
-                        states = Some(self.region_states().await?);
+                        states = Some(self.region_states(now).await?);
                     }
                     // Whose home may be gone is a candidate; whether it is, is asked when the turn is resumed.
                     let home = states.iter().flatten().find(|state| *state.region.as_str() == view.meta.home);

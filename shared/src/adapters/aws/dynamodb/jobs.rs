@@ -9,11 +9,13 @@ use super::table::{Condition, Write};
 use super::texts::Text;
 use super::walk::Walk;
 use super::{DynamoStores, TRIES, contended, heads, turns};
+use crate::bounds::JOBS_LOOKED_AT;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
 use crate::job::{
-    Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work, done_kept_until,
+    Apart, Backlog, Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work,
+    done_kept_until,
 };
 use crate::region::MOST_REGIONS;
 use async_trait::async_trait;
@@ -62,7 +64,7 @@ impl DynamoStores {
         let next = if row.created_at + LATEST_ARRIVAL < now {
             row.given_up()
         } else if row.region == self.here.region {
-            Row { visible_at: until, token: row.token + 1, ..row.clone() }
+            Row { visible_at: until, set_at: now, token: row.token + 1, ..row.clone() }
         } else {
             return Ok(());
         };
@@ -128,9 +130,48 @@ impl DynamoStores {
                 }
             }
         }
-        let order = |row: &Row| (row.visible_at, row.created_at, row.tenant.clone(), row.id.clone());
-        due.sort_by_cached_key(order);
+        due.sort_by_cached_key(place);
         Ok(due)
+    }
+
+    /// [`JobQueue::receive`] of jobs that were due at `due_by`.
+    pub(in crate::adapters::aws) async fn receive_due(
+        &self,
+        max: usize,
+        due_by: Timestamp,
+        (now, until): (Timestamp, Timestamp),
+        apart: &Apart,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut deliveries = Vec::new();
+        while deliveries.len() < max {
+            let missing = max - deliveries.len();
+            // Whose a job is stands in its work.
+            let look_at = if apart.is_empty() { missing } else { JOBS_LOOKED_AT.max(missing) };
+            let due = self.due(&self.here.region, due_by, look_at).await?;
+            let (looked_at, before) = (due.len().min(look_at), deliveries.len());
+            for row in due.into_iter().take(look_at) {
+                if deliveries.len() == max {
+                    break;
+                }
+                deliveries.extend(self.deliver_row(&row, now, until, apart).await?);
+            }
+            // Whoever took the others may have left some; those that are left aside are found again.
+            if !apart.is_empty() || looked_at == deliveries.len() - before {
+                break;
+            }
+        }
+        Ok(deliveries)
+    }
+
+    /// Whether a job is one of those that are left aside.
+    pub(in crate::adapters::aws) async fn is_apart(
+        &self,
+        tenant: &TenantId,
+        id: &JobId,
+        apart: &Apart,
+    ) -> Result<bool, StoreError> {
+        let Some(row) = self.job(tenant, id).await? else { return Ok(false) };
+        Ok(self.work(&row).await?.is_some_and(|job| apart.has(job.whose())))
     }
 
     /// Delivers one pending job that is due, if nobody else was faster.
@@ -142,9 +183,8 @@ impl DynamoStores {
         until: Timestamp,
     ) -> Result<Option<Delivery>, StoreError> {
         let row = self.job(tenant, id).await?;
-        let is_due = |row: &Row| row.state == JobState::Pending && row.visible_at <= now;
-        match row.filter(is_due) {
-            Some(row) => self.deliver_row(&row, now, until).await,
+        match row.filter(|row| row.is_due(now)) {
+            Some(row) => self.deliver_row(&row, now, until, &Apart::default()).await,
             None => Ok(None),
         }
     }
@@ -154,11 +194,15 @@ impl DynamoStores {
         row: &Row,
         now: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Option<Delivery>, StoreError> {
         let Some(work) = self.work(row).await? else {
             self.put_off(row, now, until).await?;
             return Ok(None);
         };
+        if apart.has(job.whose()) {
+            return Ok(None);
+        }
         let mut next = row.clone();
         next.damage = None;
         if let Ok(job) = &work {
@@ -168,6 +212,7 @@ impl DynamoStores {
         next.token += 1;
         next.attempts += 1;
         next.visible_at = until;
+        next.set_at = now;
         let wrote = self.wrote_once(vec![Write::Put(next.item(), row.unchanged())]).await?;
         Ok(wrote.then(|| {
             let receipt = Receipt { tenant: next.tenant.clone(), job: next.id.clone(), token: next.token };
@@ -281,6 +326,11 @@ impl DynamoStores {
     }
 }
 
+/// Where a job stands in the queue.
+fn place(row: &Row) -> (Timestamp, Timestamp, TenantId, JobId) {
+    (row.visible_at, row.created_at, row.tenant.clone(), row.id.clone())
+}
+
 /// The job that a receipt still is good for.
 fn delivered(stored: Option<Row>, receipt: &Receipt) -> Result<Row, StoreError> {
     let is_good = |row: &Row| row.token == receipt.token && row.state == JobState::Pending;
@@ -301,6 +351,7 @@ impl JobQueue for DynamoStores {
             attempts: 0,
             created_at: now,
             visible_at: now + delay,
+            set_at: now,
             reason: None,
             token: 0,
             region: self.here.region.clone(),
@@ -317,33 +368,21 @@ impl JobQueue for DynamoStores {
         max: usize,
         now: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Vec<Delivery>, StoreError> {
-        let mut deliveries = Vec::new();
-        while deliveries.len() < max {
-            let missing = max - deliveries.len();
-            let due = self.due(&self.here.region, now, missing).await?;
-            if due.is_empty() {
-                break;
-            }
-            let mut lost = 0;
-            for row in due.into_iter().take(missing) {
-                match self.deliver_row(&row, now, until).await? {
-                    Some(delivery) => deliveries.push(delivery),
-                    None => lost += 1,
-                }
-            }
-            // Whoever took those may have left others.
-            if lost == 0 {
-                break;
-            }
-        }
-        Ok(deliveries)
+        self.receive_due(max, now, (now, until), apart).await
     }
 
-    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
+    async fn backlog(&self, _: Timestamp) -> Result<Option<Backlog>, StoreError> {
+        // CloudWatch has what SQS counts.
+        Ok(None)
+    }
+
+    async fn extend(&self, receipt: &Receipt, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
         self.change_job(&receipt.tenant, &receipt.job, |stored| {
             let mut row = delivered(stored, receipt)?;
             row.visible_at = until;
+            row.set_at = now;
             Ok(row)
         })
         .await
@@ -353,6 +392,7 @@ impl JobQueue for DynamoStores {
         self.change_job(&receipt.tenant, &receipt.job, |stored| {
             let mut row = delivered(stored, receipt)?;
             row.token += 1;
+            row.set_at = now;
             match outcome {
                 Outcome::Done => {
                     row.state = JobState::Done;
@@ -435,6 +475,7 @@ impl JobQueue for DynamoStores {
             row.state = JobState::Pending;
             row.attempts = 0;
             row.visible_at = now;
+            row.set_at = now;
             // It may have been redriven, and have died, since it was read.
             let unchanged = row.unchanged();
             row.token += 1;

@@ -176,7 +176,7 @@ impl DynamoRegions {
             return Ok(false);
         }
         // What the home had at work ends with it. Of that turn nothing may have arrived, so that no sweep finds it.
-        view.head.held = view.head.held.filter(|held| held.until > sight.now);
+        view.head.held = view.head.held.filter(|held| held.until.runs_at(sight.now, self.lease));
         let core = self.stores.core.as_ref();
         let old = pasts::old(core, &view).await?;
         let mut visible = None;

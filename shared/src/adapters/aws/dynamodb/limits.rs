@@ -6,7 +6,7 @@ use super::table::{Attr, Attrs, Condition, Write};
 use super::{DynamoStores, TRIES, contended, keys, wrote};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::limit::{Decision, Limit, RateLimiter, gcra};
+use crate::limit::{Decision, Limit, RateLimiter, Schedule, gcra};
 use async_trait::async_trait;
 
 /// The subject's theoretical arrival time, in microseconds since the Unix epoch.
@@ -19,17 +19,13 @@ impl RateLimiter for DynamoStores {
     async fn take(&self, subject: &str, limit: Limit, now: Timestamp) -> Result<Decision, StoreError> {
         let key = keys::subject(subject);
         let local = self.local.as_ref();
-        // What an idle subject is left with, and how far behind its due time one may be.
-        let (_, next) = gcra(None, limit, now);
-        let now_micros = now.as_millis().saturating_mul(1_000);
-        let interval = next.unwrap_or(now_micros).saturating_sub(now_micros);
-        let latest = now_micros.saturating_add(interval.saturating_mul(i64::from(limit.burst)));
+        let Schedule { now: now_micros, interval, latest, farthest } = Schedule::new(limit, now);
         // From its arrival on a subject is idle with or without its item.
         let expires = |arrival: i64| arrival / 1_000_000 + 1;
         for _ in 0..TRIES {
             let arrival = now_micros.saturating_add(interval);
             let item = Draft::new(key.clone()).int(ARRIVAL, arrival).int(EXPIRES, expires(arrival)).item();
-            let is_idle = Condition::AtMost(ARRIVAL, now_micros);
+            let is_idle = Condition::Outside(ARRIVAL, now_micros, farthest);
             if wrote(local, vec![Write::Put(item, is_idle)]).await? {
                 return Ok(Decision::Allowed);
             }

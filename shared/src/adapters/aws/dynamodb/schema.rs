@@ -23,6 +23,7 @@
 //! | `REGION` | `region#beat`, `region#flag` | a region's sign of life; whether it is in service |
 //! | `W#region` | a session's partition | a session that another region may have written to, too |
 //! | `SIGHT` | `-` | when a region was last out of sight from here, in `local` |
+//! | | `beat#region` | a region's sign of life that lies ahead of the clock here, and since when it has been known, in `local` |
 //! | `LOOK` | `-` | where the next look at `W#` of this region begins, in `local` |
 //!
 //! Index [`LISTED`]: sessions by agent (`SA#`), audit rows by time (`A#`), jobs by state (`JS#`), tokens by tenant (`UT#`).

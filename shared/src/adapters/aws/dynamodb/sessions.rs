@@ -120,7 +120,7 @@ impl DynamoStores {
             // It was accepted or ended between two reads.
             return Ok(None);
         };
-        if held.until > now {
+        if held.until.runs_at(now, until.since(now)) {
             return Ok(Some(Begun::Busy { until: held.until, turn: turn.id }));
         }
         held.until = until;
@@ -190,7 +190,7 @@ impl DynamoStores {
                     return Ok(Some(Begun::Elsewhere(home)));
                 }
                 if let Some(held) = &view.head.held {
-                    if held.until > now {
+                    if held.until.runs_at(now, until.since(now)) {
                         return Ok(Some(Begun::Busy { until: held.until, turn: held.turn.clone() }));
                     }
                     // `None` here: it ended since, or its deletion is under way.

@@ -53,8 +53,8 @@ pub enum Condition {
     Present,
     /// There is one, and this attribute has this value.
     Is(&'static str, Attr),
-    /// There is no such item, or it has no such number, or this number of it is at most so much.
-    AtMost(&'static str, i64),
+    /// There is no such item, or it has no such number, or this number of it is at most the first bound or above the second.
+    Outside(&'static str, i64, i64),
     /// There is no such item, or there is one that has this number, which is at most so much.
     AbsentOrAtMost(&'static str, i64),
     /// There is one, and this number of it is above the first bound and at most the second.

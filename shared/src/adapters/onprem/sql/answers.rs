@@ -142,7 +142,7 @@ pub(in crate::adapters::onprem) async fn claim<T: Tx>(
         }
         None => {}
     }
-    if let Some(until) = record.claimed_until.filter(|until| *until > now) {
+    if let Some(until) = record.claimed_until.filter(|held| held.runs_at(now, until.since(now))) {
         return Ok(Claim::Busy { until });
     }
     tx.execute(

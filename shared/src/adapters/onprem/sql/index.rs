@@ -2,10 +2,12 @@
 
 use super::sessions::{SESSION, read_holder, read_session, read_turn};
 use super::{Row, SqlError, Tx, args, around_damage, cause, locking, or_unreadable, read_each, read_first};
+use crate::bounds::CLOCK_SLACK;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
 use crate::session::{Becomes, Interrupted, Session, SessionFilter, Turn};
+use std::time::Duration;
 
 /// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
 /// each, merged.
@@ -78,48 +80,72 @@ fn in_order(mut sessions: Vec<Session>) -> Vec<Session> {
     sessions
 }
 
+/// Interrupted turns, one way or the other, with the same columns.
+macro_rules! held {
+    ($where:literal) => {
+        concat!(
+            "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel,
+                 t.options, t.accepted_at, t.ended_at, t.outcome, s.tries
+             FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
+             WHERE s.turn_id IS NOT NULL AND ",
+            $where
+        )
+    };
+}
+
+/// How held sessions are found by the end of their lease: best first, and, if a damaged page lies among them – to put them
+/// in order all of them are read, so it would hide them all –, in the index's own order up to the damage, from either end.
+struct Held {
+    first: &'static str,
+    up: &'static str,
+    down: &'static str,
+}
+
+/// Held sessions whose lease has run out.
+const RUN_OUT: Held = Held {
+    first: held!("s.lease_until <= $1 ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3"),
+    up: held!("s.lease_until <= $1 ORDER BY s.lease_until LIMIT $2"),
+    down: held!("s.lease_until <= $1 ORDER BY s.lease_until DESC LIMIT $2"),
+};
+
+/// Held sessions whose lease ends later than it can. In a statement of its own: with both bounds in one, the planner walks
+/// all that are at work.
+const BEYOND: Held = Held {
+    first: held!("s.lease_until > $1 ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3"),
+    up: held!("s.lease_until > $1 ORDER BY s.lease_until LIMIT $2"),
+    down: held!("s.lease_until > $1 ORDER BY s.lease_until DESC LIMIT $2"),
+};
+
 /// [`crate::session::SessionIndex::interrupted`].
 pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
     tx: &mut T,
     now: Timestamp,
+    lease: Duration,
     limit: usize,
 ) -> Result<Vec<Interrupted>, SqlError> {
-    let first =
-        "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel,
-             t.options, t.accepted_at, t.ended_at, t.outcome, s.tries
-         FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
-         WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1
-         ORDER BY s.tries >= $2, t.accepted_at, t.tenant, t.id LIMIT $3";
-    let args = args![now, u64::from(Interrupted::SUSPECT_FROM), limit];
-    let rows = match tx.query_until(first, args).await {
-        (rows, None) => rows,
-        (_, Some(SqlError::Failed(StoreError::Broken(_)))) => {
-            // To put them in order all of them are read, so one damaged page would hide them all. In the index's own order
-            // they come up to the damage, from either end.
-            let up = "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel,
-                     t.options, t.accepted_at, t.ended_at, t.outcome, s.tries
-                 FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
-                 WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1 ORDER BY s.lease_until LIMIT $2";
-            let down = "SELECT t.id, t.tenant, t.session_key, t.session_id, t.agent_id, t.principal, t.user_id, t.channel,
-                     t.options, t.accepted_at, t.ended_at, t.outcome, s.tries
-                 FROM sessions s JOIN turns t ON t.tenant = s.tenant AND t.id = s.turn_id
-                 WHERE s.turn_id IS NOT NULL AND s.lease_until <= $1 ORDER BY s.lease_until DESC LIMIT $2";
-            around_damage(tx, "sessions", up, down, args![now, limit]).await?
-        }
-        (_, Some(other)) => return Err(other),
-    };
-    let mut found = Vec::with_capacity(rows.len());
-    for mut row in rows.into_iter().take(limit) {
-        let name = row.name(1);
-        match read_turn(tx, &mut row) {
-            // Tries that cannot be read make a suspect: others come first.
-            Ok((turn, _)) => {
-                found.push(Interrupted { turn, tries: row.count().unwrap_or(Interrupted::SUSPECT_FROM) })
+    let suspect = u64::from(Interrupted::SUSPECT_FROM);
+    let mut found = Vec::new();
+    for (held, bound) in [(RUN_OUT, now), (BEYOND, now + lease + CLOCK_SLACK)] {
+        let rows = match tx.query_until(held.first, args![bound, suspect, limit]).await {
+            (rows, None) => rows,
+            (_, Some(SqlError::Failed(StoreError::Broken(_)))) => {
+                around_damage(tx, "sessions", held.up, held.down, args![bound, limit]).await?
             }
-            Err(error) => tx.saw("turns", name, &cause(error)),
+            (_, Some(other)) => return Err(other),
+        };
+        for mut row in rows.into_iter().take(limit) {
+            let name = row.name(1);
+            match read_turn(tx, &mut row) {
+                // Tries that cannot be read make a suspect: others come first.
+                Ok((turn, _)) => {
+                    found.push(Interrupted { turn, tries: row.count().unwrap_or(Interrupted::SUSPECT_FROM) });
+                }
+                Err(error) => tx.saw("turns", name, &cause(error)),
+            }
         }
     }
     found.sort_by(Interrupted::in_order);
+    found.truncate(limit);
     Ok(found)
 }
 

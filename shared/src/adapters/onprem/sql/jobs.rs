@@ -1,10 +1,16 @@
 //! The job queue in SQL.
 
-use super::{Locking, Row, SqlError, Tx, args, around_damage, cause, locking, or_unreadable, read_first};
+use super::{
+    Locking, Row, SqlError, Tx, args, around_damage, cause, locking, or_unreadable, read_each, read_first,
+    to_json,
+};
+use crate::bounds::{BACKLOG_COUNTED, CLOCK_SLACK, LANES_LOOKED_AT};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, done_kept_until};
+use crate::id::{AgentId, JobId, PrincipalId, TenantId};
+use crate::job::{
+    Apart, Backlog, Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, done_kept_until,
+};
 use std::time::Duration;
 
 const DUE: Locking = locking!(
@@ -21,6 +27,28 @@ const DUE_LAST: Locking = locking!(
      WHERE state = 'pending' AND visible_at <= $1
      ORDER BY visible_at DESC, created_at DESC, tenant DESC, id DESC LIMIT $2"
 );
+
+/// One job that is to be delivered, if nobody else was faster.
+const ONE: Locking = locking!(
+    skip_locked
+    "SELECT tenant, id, token, work, state, attempts, created_at, visible_at, reason FROM jobs
+     WHERE tenant = $1 AND id = $2 AND state = 'pending'"
+);
+
+/// The longest due jobs of one lane.
+const DUE_IN_LANE: &str = "SELECT tenant, id, visible_at, created_at FROM jobs
+     WHERE state = 'pending' AND lane = $1 AND visible_at <= $2
+     ORDER BY visible_at, created_at, tenant, id LIMIT $3";
+
+/// Jobs that were hidden by a clock that was ahead.
+///
+/// `visible_at + 0` keeps the planner from walking all that is hidden: there is hardly ever a row with such a `set_at`.
+const HIDDEN_AHEAD: &str = "SELECT tenant, id, visible_at, created_at, lane FROM jobs
+     WHERE state = 'pending' AND set_at > $1 AND visible_at + 0 > $2
+     ORDER BY visible_at + 0, created_at, tenant, id LIMIT $3";
+
+/// What a job is called in a note about its row: its table, and by how many of the first columns.
+const NAMED: (&str, usize) = ("jobs", 2);
 
 const fn state_name(state: JobState) -> &'static str {
     match state {
@@ -72,24 +100,38 @@ fn read_or_name<T: Tx>(
 /// notices.
 const CLEARED_AT_ONCE: usize = 8;
 
-/// [`crate::job::JobQueue::enqueue`], with the work as JSON.
+/// A [`NewJob`] ready to be written.
+pub(in crate::adapters::onprem) struct EncodedJob {
+    pub(in crate::adapters::onprem) tenant: TenantId,
+    pub(in crate::adapters::onprem) id: JobId,
+    pub(in crate::adapters::onprem) work: String,
+    /// For whom it works and who asked, as JSON.
+    pub(in crate::adapters::onprem) lane: String,
+}
+
+impl EncodedJob {
+    pub(in crate::adapters::onprem) fn new(job: &NewJob) -> Result<Self, StoreError> {
+        let (work, lane) = (to_json(&job.work)?, to_json(&job.whose())?);
+        Ok(Self { tenant: job.tenant.clone(), id: job.id.clone(), work, lane })
+    }
+}
+
+/// [`crate::job::JobQueue::enqueue`].
 pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
     tx: &mut T,
-    tenant: &TenantId,
-    id: &JobId,
-    work: &str,
+    EncodedJob { tenant, id, work, lane }: &EncodedJob,
     delay: Duration,
     now: Timestamp,
 ) -> Result<bool, SqlError> {
     let inserted = tx
         .execute(
-            "INSERT INTO jobs (tenant, id, work, state, attempts, token, created_at, visible_at)
-             VALUES ($1, $2, $3, 'pending', 0, 0, $4, $5)
-             ON CONFLICT (tenant, id) DO UPDATE SET work = excluded.work, state = 'pending', attempts = 0,
-                 token = 0, created_at = excluded.created_at, visible_at = excluded.visible_at, reason = NULL,
-                 expires_at = NULL
-             WHERE jobs.expires_at <= $6",
-            args![tenant, id, work, now, now + delay, now],
+            "INSERT INTO jobs (tenant, id, work, lane, state, attempts, token, created_at, set_at, visible_at)
+             VALUES ($1, $2, $3, $4, 'pending', 0, 0, $5, $5, $6)
+             ON CONFLICT (tenant, id) DO UPDATE SET work = excluded.work, lane = excluded.lane, state = 'pending',
+                 attempts = 0, token = 0, created_at = excluded.created_at, set_at = excluded.set_at,
+                 visible_at = excluded.visible_at, reason = NULL, expires_at = NULL
+             WHERE jobs.expires_at <= $5",
+            args![tenant, id, work, lane, now, now + delay],
         )
         .await?;
     tx.execute(
@@ -105,9 +147,70 @@ pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
 pub(in crate::adapters::onprem) async fn any_due<T: Tx>(
     tx: &mut T,
     now: Timestamp,
+    apart: &Apart,
 ) -> Result<bool, SqlError> {
+    if !apart.is_empty() {
+        return Ok(!found_apart(tx, 1, now, apart).await?.is_empty());
+    }
     let due = "SELECT 1 FROM jobs WHERE state = 'pending' AND visible_at <= $1 LIMIT 1";
-    Ok(!tx.query(due, args![now]).await?.is_empty())
+    Ok(!tx.query(due, args![now]).await?.is_empty() || !hidden_ahead(tx, 1, now, apart).await?.is_empty())
+}
+
+/// Where a job stands in the queue.
+type Place = (Timestamp, Timestamp, TenantId, JobId);
+
+fn read_place(row: &mut Row) -> Result<Place, SqlError> {
+    let (tenant, id) = (row.id()?, row.id()?);
+    Ok((row.time()?, row.time()?, tenant, id))
+}
+
+/// Whether the jobs of a lane are left aside. One that says nothing belongs to nobody.
+fn is_apart(lane: &str, apart: &Apart) -> bool {
+    let whose = serde_json::from_str::<(AgentId, PrincipalId)>(lane);
+    whose.is_ok_and(|(agent, principal)| apart.has((&agent, &principal)))
+}
+
+/// The jobs that [`receive`] delivers while some are left aside: those at the head of each lane, so that a lane costs the same
+/// however much waits in it.
+async fn found_apart<T: Tx>(
+    tx: &mut T,
+    max: usize,
+    now: Timestamp,
+    apart: &Apart,
+) -> Result<Vec<Place>, SqlError> {
+    let mut found = Vec::new();
+    // What belongs to nobody stands in the lane without a name.
+    let mut lane = Some(String::new());
+    for _ in 0..LANES_LOOKED_AT {
+        let Some(this) = lane else { break };
+        if !is_apart(&this, apart) {
+            let due = tx.query(DUE_IN_LANE, args![&this, now, max]).await?;
+            found.append(&mut read_each(tx, NAMED, due, read_place));
+        }
+        let next = "SELECT lane FROM jobs WHERE state = 'pending' AND lane > $1 ORDER BY lane LIMIT 1";
+        lane = read_first(tx.query(next, args![&this]).await?, Row::text)?;
+    }
+    found.sort();
+    found.truncate(max);
+    if found.len() < max {
+        found.append(&mut hidden_ahead(tx, max - found.len(), now, apart).await?);
+    }
+    Ok(found)
+}
+
+/// Jobs that count as due because the clock was ahead when they were hidden.
+async fn hidden_ahead<T: Tx>(
+    tx: &mut T,
+    max: usize,
+    now: Timestamp,
+    apart: &Apart,
+) -> Result<Vec<Place>, SqlError> {
+    let look_at = if apart.is_empty() { max } else { LANES_LOOKED_AT };
+    let rows = tx.query(HIDDEN_AHEAD, args![now + CLOCK_SLACK, now, look_at]).await?;
+    let mut found = read_each(tx, NAMED, rows, |row| Ok((read_place(row)?, row.text()?)));
+    found.retain(|(_, lane)| !is_apart(lane, apart));
+    found.truncate(max);
+    Ok(found.into_iter().map(|(place, _)| place).collect())
 }
 
 /// [`crate::job::JobQueue::receive`].
@@ -116,8 +219,19 @@ pub(in crate::adapters::onprem) async fn receive<T: Tx>(
     max: usize,
     now: Timestamp,
     until: Timestamp,
+    apart: &Apart,
 ) -> Result<Vec<Delivery>, SqlError> {
-    let due = around_damage(tx, "jobs", DUE.of::<T>(), DUE_LAST.of::<T>(), args![now, max]).await?;
+    let mut due = Vec::new();
+    let others = if apart.is_empty() {
+        due = around_damage(tx, NAMED.0, DUE.of::<T>(), DUE_LAST.of::<T>(), args![now, max]).await?;
+        let missing = max.saturating_sub(due.len());
+        if missing == 0 { Vec::new() } else { hidden_ahead(tx, missing, now, apart).await? }
+    } else {
+        found_apart(tx, max, now, apart).await?
+    };
+    for (_, _, tenant, id) in &others {
+        due.append(&mut tx.query(ONE.of::<T>(), args![tenant, id]).await?);
+    }
     let mut deliveries = Vec::with_capacity(due.len());
     for mut row in due.into_iter().take(max) {
         let name = row.name(2);
@@ -137,17 +251,59 @@ pub(in crate::adapters::onprem) async fn receive<T: Tx>(
         let receipt = Receipt { tenant: job.job.tenant.clone(), job: job.job.id.clone(), token };
         let deliver = match job.unreadable {
             None => {
-                "UPDATE jobs SET token = $1, attempts = attempts + 1, visible_at = $2 WHERE tenant = $3 AND id = $4"
+                "UPDATE jobs SET token = $1, attempts = attempts + 1, set_at = $2, visible_at = $3
+                 WHERE tenant = $4 AND id = $5"
             }
             // Its end is to be written by the receipt, whatever stood there.
             Some(_) => {
-                "UPDATE jobs SET token = $1, attempts = 1, visible_at = $2 WHERE tenant = $3 AND id = $4"
+                "UPDATE jobs SET token = $1, attempts = 1, set_at = $2, visible_at = $3
+                 WHERE tenant = $4 AND id = $5"
             }
         };
-        tx.execute(deliver, args![receipt.token, until, &receipt.tenant, &receipt.job]).await?;
+        tx.execute(deliver, args![receipt.token, now, until, &receipt.tenant, &receipt.job]).await?;
         deliveries.push(Delivery { job, receipt });
     }
     Ok(deliveries)
+}
+
+/// How many rows there are, counted up to [`BACKLOG_COUNTED`]: `beyond` asks whether there is one more.
+async fn counted<T: Tx>(
+    tx: &mut T,
+    (beyond, count): (&'static str, &'static str),
+    by: Timestamp,
+) -> Result<u64, SqlError> {
+    if !tx.query(beyond, args![by, BACKLOG_COUNTED]).await?.is_empty() {
+        return Ok(BACKLOG_COUNTED as u64);
+    }
+    Ok(read_first(tx.query(count, args![by]).await?, Row::count)?.unwrap_or_default())
+}
+
+/// [`crate::job::JobQueue::backlog`].
+pub(in crate::adapters::onprem) async fn backlog<T: Tx>(
+    tx: &mut T,
+    now: Timestamp,
+) -> Result<Backlog, SqlError> {
+    let due = (
+        "SELECT 1 FROM jobs WHERE state = 'pending' AND visible_at <= $1 ORDER BY visible_at LIMIT 1 OFFSET $2",
+        "SELECT COUNT(*) FROM jobs WHERE state = 'pending' AND visible_at <= $1",
+    );
+    let hidden = (
+        "SELECT 1 FROM jobs WHERE state = 'pending' AND visible_at > $1 ORDER BY visible_at LIMIT 1 OFFSET $2",
+        "SELECT COUNT(*) FROM jobs WHERE state = 'pending' AND visible_at > $1",
+    );
+    let dead = (
+        "SELECT 1 FROM jobs WHERE state = 'dead' AND set_at <= $1 LIMIT 1 OFFSET $2",
+        "SELECT COUNT(*) FROM jobs WHERE state = 'dead' AND set_at <= $1",
+    );
+    let oldest = "SELECT visible_at FROM jobs WHERE state = 'pending' AND visible_at <= $1
+         ORDER BY visible_at LIMIT 1";
+    Ok(Backlog {
+        due: counted(tx, due, now).await?,
+        hidden: counted(tx, hidden, now).await?,
+        // All of them, by whatever clock they died.
+        dead: counted(tx, dead, Timestamp::from_millis(i64::MAX)).await?,
+        oldest_due: read_first(tx.query(oldest, args![now]).await?, Row::time)?,
+    })
 }
 
 /// One row changed, or the receipt was no longer good.
@@ -159,12 +315,16 @@ const fn fenced(changed: u64) -> Result<(), SqlError> {
 pub(in crate::adapters::onprem) async fn extend<T: Tx>(
     tx: &mut T,
     receipt: &Receipt,
+    now: Timestamp,
     until: Timestamp,
 ) -> Result<(), SqlError> {
-    let extended = tx.execute(
-        "UPDATE jobs SET visible_at = $1 WHERE tenant = $2 AND id = $3 AND token = $4 AND state = 'pending'",
-        args![until, &receipt.tenant, &receipt.job, receipt.token],
-    ).await?;
+    let extended = tx
+        .execute(
+            "UPDATE jobs SET set_at = $1, visible_at = $2
+         WHERE tenant = $3 AND id = $4 AND token = $5 AND state = 'pending'",
+            args![now, until, &receipt.tenant, &receipt.job, receipt.token],
+        )
+        .await?;
     fenced(extended)
 }
 
@@ -184,21 +344,24 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
     // A job that was delivered has at least one.
     let given_back = u64::from(matches!(outcome, Outcome::Retry { counts: false, .. }));
     // The token grows here, too: a receipt is good for one settlement.
-    let settled = tx.execute(
-        "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), reason = $3, token = token + 1,
-             attempts = attempts - $4, expires_at = $5
-         WHERE tenant = $6 AND id = $7 AND token = $8 AND state = 'pending'",
-        args![
-            state_name(state),
-            visible_at,
-            reason,
-            given_back,
-            expires_at,
-            &receipt.tenant,
-            &receipt.job,
-            receipt.token
-        ],
-    ).await?;
+    let settled = tx
+        .execute(
+            "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), set_at = $3, reason = $4,
+             token = token + 1, attempts = attempts - $5, expires_at = $6
+         WHERE tenant = $7 AND id = $8 AND token = $9 AND state = 'pending'",
+            args![
+                state_name(state),
+                visible_at,
+                now,
+                reason,
+                given_back,
+                expires_at,
+                &receipt.tenant,
+                &receipt.job,
+                receipt.token
+            ],
+        )
+        .await?;
     fenced(settled)
 }
 
@@ -253,7 +416,7 @@ pub(in crate::adapters::onprem) async fn redrive<T: Tx>(
     or_unreadable(tx, "jobs", || id.to_string(), "the job", dead)?;
     let redriven = tx
         .execute(
-            "UPDATE jobs SET state = 'pending', attempts = 0, visible_at = $1
+            "UPDATE jobs SET state = 'pending', attempts = 0, set_at = $1, visible_at = $1
          WHERE tenant = $2 AND id = $3 AND state = 'dead'",
             args![now, tenant, id],
         )

@@ -429,7 +429,7 @@ async fn take_over<T: Tx>(
         return Ok(lost(tx, found.turn, "its session is not there"));
     };
     match &head.holder {
-        Some(holder) if holder.turn == id && holder.until > now => {
+        Some(holder) if holder.turn == id && holder.until.runs_at(now, until.since(now)) => {
             return Ok(Begun::Busy { until: holder.until, turn: id });
         }
         Some(holder) if holder.turn == id => {}
@@ -528,7 +528,7 @@ pub(in crate::adapters::onprem) async fn begin<T: Tx>(
                 return Err(SqlError::Refused(StoreError::Broken(cause.into())));
             }
             if let Some(holder) = head.holder.clone() {
-                if holder.until > now {
+                if holder.until.runs_at(now, until.since(now)) {
                     return Ok(Begun::Busy { until: holder.until, turn: holder.turn });
                 }
                 if let Some(orphan) = find_turn(tx, &new.tenant, &holder.turn).await? {

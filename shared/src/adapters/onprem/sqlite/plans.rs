@@ -12,7 +12,7 @@ use crate::audit::{AuditFilter, ChainCheck, NewAudit};
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use crate::job::{JobFilter, Outcome};
+use crate::job::{Apart, JobFilter, Outcome};
 use crate::limit::Limit;
 use crate::message::MessageBody;
 use crate::session::{Begun, Failure, Idempotency, NewTurn, SessionFilter, Step, TurnOutcome, Window};
@@ -121,7 +121,7 @@ fn run_everything(tx: &mut impl Tx) {
     now(sessions::append(tx, &lease, &step, START, LATER)).unwrap();
     now(sessions::append(tx, &lease, &says, START, LATER)).unwrap();
     assert!(matches!(begin(tx, "t2", LATER), Begun::Orphaned(_)));
-    now(index::interrupted(tx, LATER, 10)).unwrap();
+    now(index::interrupted(tx, LATER, Duration::ZERO, 10)).unwrap();
     let Begun::Resumed { lease, .. } = begin(tx, "t1", LATER) else { panic!("not resumed") };
     now(sessions::commit(tx, &lease, &says, &failed, LATER)).unwrap();
     let Begun::Started(lease) = begin(tx, "t1", LATER) else { panic!("not started again") };
@@ -137,15 +137,27 @@ fn run_everything(tx: &mut impl Tx) {
     now(index::reset(tx, &tenant, &key, &lease.session_id, &SessionId::new("next"), LATER)).unwrap();
 
     let job = JobId::new("j");
-    now(jobs::enqueue(tx, &tenant, &job, "null", Duration::ZERO, START)).unwrap();
-    now(jobs::any_due(tx, START)).unwrap();
+    let encoded = jobs::EncodedJob {
+        tenant: tenant.clone(),
+        id: job.clone(),
+        work: "null".to_owned(),
+        lane: "[\"mail\", \"alice\"]".to_owned(),
+    };
+    now(jobs::enqueue(tx, &encoded, Duration::ZERO, START)).unwrap();
+    let (nobody, bob) = (Apart::default(), PrincipalId::new("bob"));
+    let apart = Apart { principals: [bob].into(), ..Apart::default() };
+    assert!(now(jobs::any_due(tx, START, &nobody)).unwrap());
+    assert!(!now(jobs::any_due(tx, START - Duration::from_millis(1), &nobody)).unwrap());
+    now(jobs::backlog(tx, START)).unwrap();
     for id in [None, Some(job.clone())] {
         // The work is no real work, so it cannot be read; the plans are what counts.
         now(jobs::list(tx, &tenant, &JobFilter { id, state: None, limit: 10 }, START)).unwrap();
     }
-    now(jobs::receive(tx, 10, START, LATER)).unwrap();
+    for apart in [&nobody, &apart] {
+        now(jobs::receive(tx, 10, START, LATER, apart)).unwrap();
+    }
     let receipt = crate::job::Receipt { tenant: tenant.clone(), job: job.clone(), token: 1 };
-    now(jobs::extend(tx, &receipt, LATER)).unwrap();
+    now(jobs::extend(tx, &receipt, START, LATER)).unwrap();
     now(jobs::settle(tx, &receipt, &Outcome::Dead { reason: String::new() }, LATER)).unwrap();
     now(jobs::redrive(tx, &tenant, &job, LATER)).unwrap_err();
 
@@ -184,6 +196,8 @@ fn no_statement_walks_a_table() {
     run_everything(&mut tx);
     assert!(tx.plans.len() > 40, "only {} statements were seen", tx.plans.len());
     let walks = |step: &String| step.starts_with("SCAN") || step.ends_with("PRIMARY KEY (tenant=?)");
+    let ahead = tx.plans.iter().find(|(sql, _)| sql.contains("set_at > $1")).expect("jobs hidden ahead");
+    assert!(ahead.1[0].contains("jobs_by_set"), "{ahead:?}");
     for (sql, plan) in tx.plans {
         assert!(!plan.iter().any(walks), "{sql}\n{plan:#?}");
     }

@@ -8,7 +8,7 @@ use crate::audit::{AuditFilter, AuditLog, AuditRow, AuditVerdict, ChainCheck};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
-use crate::job::{Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
+use crate::job::{Apart, Backlog, Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use crate::limit::{Decision, Limit, RateLimiter};
 use crate::message::Message;
 use crate::principal::{Token, TokenStore};
@@ -85,8 +85,13 @@ impl SessionIndex for Sqlite {
         self.read_aside(move |tx| now(index::list(tx, &tenant, &filter))).await
     }
 
-    async fn interrupted(&self, at: Timestamp, limit: usize) -> Result<Vec<Interrupted>, StoreError> {
-        self.read(|tx| now(index::interrupted(tx, at, limit)))
+    async fn interrupted(
+        &self,
+        at: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Interrupted>, StoreError> {
+        self.read(|tx| now(index::interrupted(tx, at, lease, limit)))
     }
 
     async fn parked(&self, tenant: &TenantId, limit: usize) -> Result<Vec<Turn>, StoreError> {
@@ -128,8 +133,8 @@ impl SessionIndex for Sqlite {
 #[async_trait]
 impl JobQueue for Sqlite {
     async fn enqueue(&self, job: &NewJob, delay: Duration, at: Timestamp) -> Result<bool, StoreError> {
-        let (tenant, id, work) = (job.tenant.clone(), job.id.clone(), to_json(&job.work)?);
-        self.write(move |tx| now(jobs::enqueue(tx, &tenant, &id, &work, delay, at))).await
+        let job = jobs::EncodedJob::new(job)?;
+        self.write(move |tx| now(jobs::enqueue(tx, &job, delay, at))).await
     }
 
     async fn receive(
@@ -137,16 +142,22 @@ impl JobQueue for Sqlite {
         max: usize,
         at: Timestamp,
         until: Timestamp,
+        apart: &Apart,
     ) -> Result<Vec<Delivery>, StoreError> {
-        if !self.read(|tx| now(jobs::any_due(tx, at)))? {
+        if !self.read(|tx| now(jobs::any_due(tx, at, apart)))? {
             return Ok(Vec::new());
         }
-        self.write(move |tx| now(jobs::receive(tx, max, at, until))).await
+        let apart = apart.clone();
+        self.write(move |tx| now(jobs::receive(tx, max, at, until, &apart))).await
     }
 
-    async fn extend(&self, receipt: &Receipt, until: Timestamp) -> Result<(), StoreError> {
+    async fn extend(&self, receipt: &Receipt, at: Timestamp, until: Timestamp) -> Result<(), StoreError> {
         let receipt = receipt.clone();
-        self.write(move |tx| now(jobs::extend(tx, &receipt, until))).await
+        self.write(move |tx| now(jobs::extend(tx, &receipt, at, until))).await
+    }
+
+    async fn backlog(&self, at: Timestamp) -> Result<Option<Backlog>, StoreError> {
+        self.read_aside(move |tx| now(jobs::backlog(tx, at))).await.map(Some)
     }
 
     async fn settle(&self, receipt: &Receipt, outcome: &Outcome, at: Timestamp) -> Result<(), StoreError> {

@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub(super) attempts: u32,
     pub(super) created_at: Timestamp,
     pub(super) visible_at: Timestamp,
+    /// When it was said until when it is hidden. Rows from before this was kept count as set at the beginning of time.
+    pub(super) set_at: Timestamp,
     pub(super) reason: Option<String>,
     pub(super) token: u64,
     /// Whose queue has it.
@@ -97,6 +99,7 @@ impl Row {
             attempts: u32::try_from(item.count("attempts")?).map_err(broken)?,
             created_at: item.time("created")?,
             visible_at: item.time("visible")?,
+            set_at: item.opt_time("set")?.unwrap_or_default(),
             reason: item.opt_text("reason")?.map(str::to_owned),
             token: item.count("token")?,
             region: item.text("region")?.to_owned(),
@@ -128,6 +131,7 @@ impl Row {
             .text("region", &self.region)
             .time("created", self.created_at)
             .time("visible", self.visible_at)
+            .time("set", self.set_at)
             .opt_text("reason", self.reason.as_deref())
             .expires(self.kept_until)
             .text(LISTED.partition, listed_of(&self.tenant, self.state))
@@ -142,6 +146,11 @@ impl Row {
                 .text(DUE.sort, format!("{visible}#{created}#{name}"));
         }
         draft.item()
+    }
+
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        let is_pending = self.state == JobState::Pending;
+        is_pending && (self.visible_at <= now || self.set_at.is_to_come(now))
     }
 
     pub(super) fn is_kept(&self, now: Timestamp) -> bool {

@@ -67,8 +67,8 @@ impl DynamoRegions {
         let ends = |steps: &[StoredStep]| steps.last().is_some_and(|step| step.body.outcome.is_some());
         // Written with the head: while that has not arrived, more may come. While the lease runs, more may be written.
         let newest = steps.last().map_or(0, |step| step.at.n);
-        let is_over =
-            head.n >= newest && head.held.as_ref().is_some_and(|held| held.turn == turn && held.until <= now);
+        let ran_out = |held: &Held| held.turn == turn && !held.until.runs_at(now, self.lease);
+        let is_over = head.n >= newest && head.held.as_ref().is_some_and(ran_out);
         if visible.turns.contains(&turn) {
             let held = view.head.held.as_ref().is_some_and(|held| held.turn == turn);
             let cut =
