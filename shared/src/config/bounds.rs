@@ -123,11 +123,6 @@ impl Config {
     }
 }
 
-/// Whole milliseconds.
-fn millis(time: Duration) -> usize {
-    usize::try_from(time.as_millis()).unwrap_or(usize::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
