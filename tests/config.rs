@@ -437,6 +437,14 @@ fn a_protocols_name_that_is_nearly_right_gets_the_names_that_reef_speaks() {
 }
 
 #[test]
+fn an_address_in_the_place_of_a_word_is_explained() {
+    let text = r#"{agents: [{id: "a", model: "demo/echo"}], gateway: {bind: "0.0.0.0"}}"#;
+    let told = "gateway.bind: must be one of all, lan, loopback, auto, custom, not \"0.0.0.0\"; use `custom` with \
+                `customBindHost: \"0.0.0.0\"`";
+    assert_eq!(problems(text), [told]);
+}
+
+#[test]
 fn a_file_that_is_no_object_or_has_no_agents_is_told_so() {
     let no_agents = "agents: at least one agent is needed, e.g. agents: [{id: \"assistant\", model: \
                      \"ollama/llama3.2\"}]";

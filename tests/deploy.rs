@@ -425,3 +425,18 @@ fn our_own_samconfig_is_deployed_in_the_order_of_its_regions() {
         assert_eq!(deployed, expected);
     }
 }
+
+#[test]
+fn an_agent_whose_instructions_are_not_in_the_layer_is_warned_of() {
+    let desk = Desk::new("");
+    let folder = desk.path().join("infra/agents/workspaces/a");
+    let warning =
+        format!("# warning: agent a has no instructions: there is no AGENTS.md in {}", folder.display());
+    let (code, quiet, _) = desk.deploy(&["dev", "--dry-run"]);
+    assert_eq!(code, 0);
+    assert!(!quiet.contains("has no instructions"), "{quiet}");
+    fs::remove_file(folder.join("AGENTS.md")).unwrap();
+    let (code, said, _) = desk.deploy(&["dev", "--dry-run"]);
+    assert_eq!(code, 0);
+    assert!(said.lines().any(|line| line == warning), "{said}");
+}

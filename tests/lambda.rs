@@ -325,6 +325,31 @@ async fn no_room_for_another_turn_is_a_503_that_says_when_to_try_again() {
 }
 
 #[tokio::test]
+async fn the_functions_logs_say_the_time_in_the_settings_zone_beside_utc() {
+    let mut settings = echoing();
+    settings["timeZone"] = json!("Asia/Tokyo");
+    let deployment = Deployment::start(PROGRAMS, &settings).await;
+    let client = Client::new(deployment.front.url(), &deployment.admin().await);
+    let answer =
+        client.send(http::Method::POST, CHAT, &[], Some(&question("hello", false))).await.expect("an answer");
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.body);
+    for function in ["gateway", AGENT_INVOKE] {
+        let words = deployment.platform.last_words(function).await;
+        let lines = words.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        // Lines for metrics have their time as CloudWatch wants it.
+        let lines: Vec<_> = lines.filter(|line| line["stream"] != "metric").collect();
+        assert!(!lines.is_empty(), "{function}: {words:?}");
+        for line in lines {
+            let (utc, local) =
+                (line["ts"].as_str().unwrap_or_default(), line["ts.local"].as_str().unwrap_or_default());
+            assert!(local.ends_with("+09:00"), "{function}: {line}");
+            // Tokyo is whole hours away: minutes, seconds and what is behind them are the same.
+            assert_eq!(utc.get(13..23), local.get(13..23), "{function}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_function_with_wrong_settings_does_not_start_and_says_all_that_is_wrong() {
     let deployment =
         Deployment::start(PROGRAMS, &json!({"agents": [{"id": "Wrong Id", "model": "demo/echo"}]})).await;

@@ -13,7 +13,7 @@ use std::path::Path;
 const REEF: &str = env!("CARGO_BIN_EXE_reef");
 
 /// A site whose agents are on the demo model and have instructions.
-fn site(ids: &[&str], settings: Value) -> Site {
+fn site(ids: &[&str], settings: &Value) -> Site {
     let agent = |id: &&str| json!({"id": id, "model": "demo/echo", "workspace": id});
     let mut all = json!({"agents": ids.iter().map(agent).collect::<Vec<_>>()});
     for (key, value) in settings.as_object().unwrap() {
@@ -68,7 +68,7 @@ const TOKEN: [&str; 6] = ["token", "create", "--name", "x", "--scopes", "chat"];
 
 #[tokio::test]
 async fn a_token_is_made_where_data_is_and_elsewhere_only_on_purpose() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     let told = "reef: there is no data in SITE/data; name the server's folder with --data or REEF_DATA, or make a new one \
                 with --init; `reef serve` makes one, too, with a first token";
     for _ in 0..2 {
@@ -89,7 +89,7 @@ async fn a_token_is_made_where_data_is_and_elsewhere_only_on_purpose() {
 
 #[tokio::test]
 async fn a_data_folder_that_cannot_be_used_is_told_with_the_reason() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     std::fs::write(site.path("data"), "a file").unwrap();
     let told = |folder: &str| {
         format!(
@@ -115,7 +115,7 @@ async fn a_data_folder_that_cannot_be_used_is_told_with_the_reason() {
 
 #[tokio::test]
 async fn a_command_without_settings_takes_those_of_the_server_on_the_data() {
-    let site = site(&["one", "two"], json!({"timeZone": "Asia/Tokyo"}));
+    let site = site(&["one", "two"], &json!({"timeZone": "Asia/Tokyo"}));
     stop(&serving(&site).await).await;
     let note = site.path("data/serving.json");
     assert_eq!(std::fs::metadata(&note).unwrap().mode() & 0o777, 0o600);
@@ -151,7 +151,7 @@ async fn a_command_without_settings_takes_those_of_the_server_on_the_data() {
 
 #[tokio::test]
 async fn a_command_refuses_when_the_servers_settings_are_gone_and_names_the_option() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     stop(&serving(&site).await).await;
     std::fs::rename(site.path("openclaw.json"), site.path("moved.json")).unwrap();
     let told = "reef: the data in SITE/data is served with the settings SITE/openclaw.json, which are not there any more; \
@@ -175,7 +175,7 @@ async fn a_command_refuses_when_the_servers_settings_are_gone_and_names_the_opti
 
 #[tokio::test]
 async fn a_chat_never_unpacks_examples_into_data_of_an_unknown_installation() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     assert_eq!(run(&site, &[&TOKEN[..], &["--init"]].concat()).await.code, 0);
     let chat = run_unnamed(&site, &["chat", "-m", "hi"]).await;
     assert_eq!(
@@ -195,7 +195,7 @@ async fn a_chat_never_unpacks_examples_into_data_of_an_unknown_installation() {
 
 #[tokio::test]
 async fn another_server_with_other_settings_on_one_folder_is_warned_of() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     let other = site.path("other.json");
     std::fs::copy(site.path("openclaw.json"), &other).unwrap();
     let first = serving(&site).await;
@@ -294,7 +294,7 @@ async fn a_request_that_names_no_agent_reaches_the_one_with_default_true() {
 
 #[tokio::test]
 async fn the_audit_trail_shows_the_newest_rows_and_says_how_many_there_are() {
-    let site = site(&["one", "two"], json!({}));
+    let site = site(&["one", "two"], &json!({}));
     for agent in ["one", "two", "one"] {
         assert_eq!(run(&site, &["chat", "--agent", agent, "-m", "hi"]).await.code, 0);
     }
@@ -336,7 +336,7 @@ async fn the_audit_trail_shows_the_newest_rows_and_says_how_many_there_are() {
 
 #[tokio::test]
 async fn other_lists_say_that_there_are_more_and_none_takes_a_limit_of_0() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     for session in ["agent:one:a", "agent:one:b"] {
         assert_eq!(run(&site, &["chat", "--session", session, "-m", "hi"]).await.code, 0);
     }
@@ -360,7 +360,7 @@ async fn other_lists_say_that_there_are_more_and_none_takes_a_limit_of_0() {
 
 #[tokio::test]
 async fn logs_say_the_time_in_the_settings_zone_beside_utc() {
-    let site = site(&["one"], json!({"timeZone": "Asia/Tokyo"}));
+    let site = site(&["one"], &json!({"timeZone": "Asia/Tokyo"}));
     let server = serving(&site).await;
     stop(&server).await;
     let output = server.output();
@@ -376,7 +376,7 @@ async fn logs_say_the_time_in_the_settings_zone_beside_utc() {
 
 #[tokio::test]
 async fn a_listening_address_is_taken_as_people_write_it_or_explained() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     let server = site.start(&["serve", "--listen", "localhost:0"], &[]);
     assert!(server.url().await.unwrap().starts_with("http://127.0.0.1:"), "{}", server.output());
     stop(&server).await;
@@ -390,7 +390,7 @@ async fn a_listening_address_is_taken_as_people_write_it_or_explained() {
 
 #[tokio::test]
 async fn a_chat_on_a_session_of_another_agent_names_that_agent() {
-    let site = site(&["one", "two"], json!({}));
+    let site = site(&["one", "two"], &json!({}));
     let told = |key: &str| {
         format!(
             "reef: the session {key} belongs to the agent one, not to two; say --agent one, or name another session"
@@ -412,7 +412,7 @@ async fn a_chat_on_a_session_of_another_agent_names_that_agent() {
 
 #[tokio::test]
 async fn a_later_start_says_how_many_tokens_are_live() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     let first = serving(&site).await;
     stop(&first).await;
     assert!(!first.output().contains("tokens that are live"), "{}", first.output());
@@ -462,7 +462,7 @@ fn runbooks_function() -> String {
 
 #[tokio::test]
 async fn the_runbooks_stop_command_finds_a_server_whatever_its_options() {
-    let site = site(&["one"], json!({}));
+    let site = site(&["one"], &json!({}));
     let data = site.path("data").display().to_string();
     let server = site.start(&["--data", &data, "--demo", "serve", "--listen", "127.0.0.1:0"], &[]);
     server.url().await.unwrap();

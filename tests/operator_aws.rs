@@ -105,6 +105,25 @@ async fn tokens_sessions_jobs_and_the_audit_trail_of_an_environment_are_at_hand(
     let exported = environment.prints(&["sessions", "export", "agent:mail:main"]);
     assert_eq!(exported.lines().count(), 2);
     assert_eq!(environment.json(&["audit", "verify"]), json!({"ok": true, "rows": 1, "broken": []}));
+    let later = shared::session::NewTurn {
+        tenant: TenantId::single(),
+        audit: harness::stores::audit("later", 20, "turn.accepted"),
+        ..new_turn("later", "agent:mail:main")
+    };
+    run(&environment.stores, &later, 20).await;
+    let ids = |arguments: &[&str]| -> Vec<String> {
+        let listed = environment.json(&[&["audit", "list"], arguments].concat());
+        let rows = listed.as_array().expect("a list").iter();
+        rows.map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids(&[]), ["later", "t accepted"], "newest first");
+    let fit = ["--agent", "mail", "--by", "alice", "--action", "turn.accepted"];
+    assert_eq!(ids(&[&fit[..], &["--until", "1970-01-01T00:00:00.020Z"]].concat()), ["t accepted"]);
+    for wrong in [["--agent", "data"], ["--by", "bob"], ["--action", "turn.parked"]] {
+        assert_eq!(ids(&wrong), [""; 0], "{wrong:?}");
+    }
+    let one = environment.prints(&["audit", "list", "--limit", "1"]);
+    assert!(one.contains("2 rows fit, the newest 1 are shown; see --limit"), "{one}");
 
     let jobs = &environment.stores.jobs;
     jobs.enqueue(&job("j"), Duration::ZERO, at(10)).await.expect("a job");

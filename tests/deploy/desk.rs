@@ -71,6 +71,7 @@ impl Desk {
         desk.write("samconfig.toml", SAMCONFIG);
         desk.write("infra/aws/region.yaml", TEMPLATE);
         desk.write("infra/agents/openclaw.json", SETTINGS);
+        desk.write("infra/agents/workspaces/a/AGENTS.md", "You help.");
         fs::write(desk.path().join("calls"), "").unwrap();
         let calls = desk.path().join("calls");
         let script = format!(

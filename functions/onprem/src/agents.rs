@@ -25,7 +25,7 @@ pub(crate) fn run(command: &AgentsCommand, host: &HostArgs) -> Result<(), Fault>
     let instructions = |agent: &Agent| host.aws.is_none().then(|| found(&agent.workspace));
     let is_default = |agent: &Agent| agent.id == config.default_agent().id;
     if output.json {
-        let shown = |agent: &Agent| shown(agent, is_default(agent), instructions(agent));
+        let shown = |agent: &Agent| shown(agent, is_default(agent), instructions(agent).as_deref());
         output::json(&config.agents.iter().map(shown).collect())?;
         return Ok(());
     }
@@ -53,7 +53,7 @@ pub(crate) fn run(command: &AgentsCommand, host: &HostArgs) -> Result<(), Fault>
     Ok(())
 }
 
-fn shown(agent: &Agent, is_default: bool, instructions: Option<Vec<&str>>) -> Value {
+fn shown(agent: &Agent, is_default: bool, instructions: Option<&[&str]>) -> Value {
     json!({
         "id": agent.id,
         "default": is_default,

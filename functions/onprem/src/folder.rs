@@ -30,25 +30,24 @@ pub(crate) fn needs_data(data: &Path, instead: &str) -> Result<(), Fault> {
     if holds_data(data)? {
         return Ok(());
     }
-    if let Some(reason) = trouble(data) {
-        return Err(told(data, &reason));
-    }
     Err(Fault::new(format!("there is no data in {}; {CHOOSE}{instead}", absolute(data).display())))
 }
 
 /// Why the folder, or something in it, could not be used: the plain reason if there is one, else the error with its causes.
 pub(crate) fn unusable(data: &Path, error: &(dyn std::error::Error + 'static)) -> Fault {
-    match trouble(data) {
-        Some(reason) => told(data, &reason),
-        None => Fault::because(&format!("the data in {} cannot be used", absolute(data).display()), error),
-    }
+    let otherwise =
+        || Fault::because(&format!("the data in {} cannot be used", absolute(data).display()), error);
+    plain_reason(data).unwrap_or_else(otherwise)
 }
 
-fn told(data: &Path, reason: &str) -> Fault {
-    Fault::new(format!(
+/// The plain reason why the folder cannot be used, if there is one.
+pub(crate) fn plain_reason(data: &Path) -> Option<Fault> {
+    let reason = trouble(data)?;
+    let folder = absolute(data);
+    Some(Fault::new(format!(
         "the data folder {} cannot be used: {reason}; choose one with --data or REEF_DATA",
-        absolute(data).display()
-    ))
+        folder.display()
+    )))
 }
 
 /// What is wrong with the folder, as far as one can see from outside.

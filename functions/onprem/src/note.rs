@@ -34,9 +34,9 @@ impl Note {
             );
             Fault::because(&what, error)
         };
-        let Some(text) = folder::read_if_there(&file).map_err(|error| unreadable(&error))? else {
-            return Ok(None);
-        };
+        let read = folder::read_if_there(&file);
+        let read = read.map_err(|error| folder::plain_reason(data).unwrap_or_else(|| unreadable(&error)));
+        let Some(text) = read? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|error| unreadable(&error))
     }
 

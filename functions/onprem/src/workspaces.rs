@@ -15,24 +15,29 @@ pub(crate) fn warnings(config: &Config, settings: &Path) -> Vec<String> {
 
 /// What is wrong with one agent's workspace. Relative folders begin at `begin`.
 pub(crate) fn warning(agent: &Agent, begin: &Path) -> Option<String> {
-    let there = found(&agent.workspace);
-    if there.contains(&REQUIRED) {
-        return None;
-    }
-    let (id, folder) = (&agent.id, agent.workspace.display());
-    if !there.is_empty() {
-        let there = there.join(" and ");
-        return Some(format!("agent {id}: there is no {REQUIRED} in {folder}, only {there}"));
-    }
-    let mut text = format!("agent {id} has no instructions: there is no {REQUIRED} in {folder}");
-    if !agent.workspace.exists() {
+    let folder = &agent.workspace;
+    let mut text = lacking(agent, folder)?;
+    if !folder.exists() {
         text.push_str(", a folder that does not exist and is made empty at the start");
     }
-    if agent.workspace.starts_with(begin) {
+    if folder.starts_with(begin) && found(folder).is_empty() {
         text.push_str(&format!(
             "; a relative workspace.root begins at the folder of the settings, {}",
             begin.display()
         ));
     }
     Some(text)
+}
+
+/// What the agent's instructions lack, if this folder is where they are.
+pub(crate) fn lacking(agent: &Agent, folder: &Path) -> Option<String> {
+    let there = found(folder);
+    let (id, shown) = (&agent.id, folder.display());
+    if there.contains(&REQUIRED) {
+        None
+    } else if there.is_empty() {
+        Some(format!("agent {id} has no instructions: there is no {REQUIRED} in {shown}"))
+    } else {
+        Some(format!("agent {id}: there is no {REQUIRED} in {shown}, only {}", there.join(" and ")))
+    }
 }

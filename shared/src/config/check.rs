@@ -9,6 +9,7 @@ use super::providers::UNSPOKEN;
 use super::schema::{Kind, Schema};
 use crate::bounds::QUOTED_CHARS;
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 
 /// What a check found.
 pub(super) struct Checked {
@@ -148,6 +149,9 @@ impl Checker<'_> {
         let only = begun.next().filter(|_| begun.next().is_none());
         let hint = match (text, only.or_else(|| closest(text, choices.iter().copied()))) {
             ("tailnet", _) => "; use `custom` with `customBindHost`".to_owned(),
+            (address, _) if address.parse::<IpAddr>().is_ok() => {
+                format!("; use `custom` with `customBindHost: {address:?}`")
+            }
             (_, Some(name)) => format!("; did you mean `{name}`?"),
             (_, None) => String::new(),
         };

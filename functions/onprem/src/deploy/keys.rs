@@ -4,8 +4,9 @@
 use super::command::{Command, VERSION};
 use super::samconfig::Section;
 use super::template::{Template, text_of};
-use crate::host;
+use crate::{host, workspaces};
 use serde_json::{Map, Value};
+use shared::agent::Agent;
 use shared::config::Config;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub(super) struct Keys {
     /// Those without which the functions do not start.
     needed: BTreeSet<String>,
     settings: String,
+    /// What the operator should know of the agents that these settings describe.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Keys {
@@ -54,7 +57,7 @@ impl Keys {
             };
             Config::load(&settings, Path::new("/opt"), &env, false)
         };
-        works(None).map_err(|problems| {
+        let config = works(None).map_err(|problems| {
             let given = list(&names);
             let file = host::told(&file.display().to_string(), &problems);
             format!(
@@ -62,6 +65,12 @@ impl Keys {
                 template.file.display()
             )
         })?;
+        // What is not in the layer's folder now is not in the layer either: agents cannot write it there.
+        let deployed = |agent: &Agent| {
+            folder.join(&layer).join(agent.workspace.strip_prefix("/opt").unwrap_or(&agent.workspace))
+        };
+        let warnings =
+            config.agents.iter().filter_map(|agent| workspaces::lacking(agent, &deployed(agent))).collect();
         let needed = names.iter().filter(|name| works(Some(name)).is_err()).cloned().collect();
         let environment = global.parameter("Environment").unwrap_or("dev");
         Ok(Some(Self {
@@ -70,6 +79,7 @@ impl Keys {
             needed,
             settings,
             names,
+            warnings,
         }))
     }
 

@@ -85,7 +85,8 @@ impl Plan {
         let only: Vec<&Section> = regions.iter().map(|(_, section)| *section).collect();
         let all: Vec<&Section> = std::iter::once(global).chain(only.iter().copied()).chain(edge).collect();
         let watched = std::iter::once(("global", global)).chain(regions.iter().copied());
-        let warnings = unheard(environment, watched).into_iter().collect();
+        let of_agents = keys.iter().flat_map(|keys| keys.warnings.clone());
+        let warnings = unheard(environment, watched).into_iter().chain(of_agents).collect();
         Ok(Self { requirements: requirement::all(&all, &only, &template), warnings, keys, stacks })
     }
 
