@@ -1,6 +1,6 @@
 //! [`JobQueue`] in memory.
 
-use super::{Memory, State};
+use super::{Memory, State, storable};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{JobId, TenantId};
@@ -55,6 +55,7 @@ fn delivered<'a>(state: &'a mut State, receipt: &Receipt) -> Result<&'a mut JobR
 #[async_trait]
 impl JobQueue for Memory {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
+        storable(&job.work)?;
         let mut state = self.state();
         let Jobs { records, sweep_at } = &mut state.jobs;
         let key = (job.tenant.clone(), job.id.clone());
