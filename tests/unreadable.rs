@@ -25,6 +25,11 @@ use shared::job::{JobFilter, JobState, Outcome, Work};
 use shared::session::{Becomes, Begun, NewTurn, SessionFilter, Step, TurnOutcome, Window};
 use std::time::Duration;
 
+#[tokio::test]
+async fn memory_refuses_what_others_could_not_read_back() {
+    what_could_not_be_read_back_is_never_stored(&harness::stores::memory().stores).await;
+}
+
 /// More levels than can be read back.
 fn too_deep() -> String {
     format!("{}{}", "[".repeat(200), "]".repeat(200))

@@ -3,12 +3,12 @@
 use super::too_deep;
 use harness::client::Client;
 use harness::process::{Process, Signal, Site};
-use harness::vendor::{Answer, Gate, Step, Stream, Vendor};
+use harness::vendor::{Answer, Gate, Stream, Vendor};
 use http::{Method, StatusCode};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-const REEF: &str = env!("CARGO_BIN_EXE_reef");
+const REEF: &str = env!("CARGO_BIN_EXE_reef-under-test");
 
 fn site(vendor: &Vendor) -> Site {
     let settings = json!({
@@ -77,10 +77,12 @@ fn turn(user: &str) -> Value {
 
 /// Two turns at work when the process is killed, and a job that waits; what is stored of one turn, and of the job, is then
 /// what an older release could store and never read back.
-async fn killed_with_unreadable_rows(vendor: &Vendor, site: &Site) {
+/// Returns the token that all of it belongs to.
+async fn killed_with_unreadable_rows(vendor: &Vendor, site: &Site) -> String {
     let gate = Gate::new();
     let server = site.serve(&[]);
-    let client = client(site, &server).await;
+    let token = site.token("admin").await;
+    let client = Client::new(&server.url().await.expect("a server"), &token);
     for _ in 0..2 {
         vendor.answer(Answer::Silence(gate.clone()));
     }
@@ -101,13 +103,14 @@ async fn killed_with_unreadable_rows(vendor: &Vendor, site: &Site) {
     let job = "INSERT INTO jobs (tenant, id, work, state, attempts, token, created_at, visible_at)
          SELECT tenant, 'poisoned', ?1, 'pending', 0, 0, 0, 0 FROM turns LIMIT 1";
     assert_eq!(database.execute(job, [&deep]).expect("a poisoned job"), 1);
+    token
 }
 
 #[tokio::test]
 async fn after_a_kill_unreadable_rows_are_settled_and_everybody_else_goes_on() {
     let vendor = Vendor::start().await;
     let site = site(&vendor);
-    killed_with_unreadable_rows(&vendor, &site).await;
+    let token = killed_with_unreadable_rows(&vendor, &site).await;
     let checked = site.run(&["data", "check", "--json"]).await;
     assert_eq!(checked.status.code(), Some(1));
     let checked: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
@@ -119,7 +122,7 @@ async fn after_a_kill_unreadable_rows_are_settled_and_everybody_else_goes_on() {
         vendor.answer(Stream::text(text));
     }
     let server = site.serve(&[]);
-    let client = client(&site, &server).await;
+    let client = Client::new(&server.url().await.expect("a server"), &token);
     // The sweep takes both turns, the worker the job.
     server.line(|line| line.contains("\"turn ended\"")).await.expect("the innocent turn's end");
     server
@@ -139,7 +142,8 @@ async fn after_a_kill_unreadable_rows_are_settled_and_everybody_else_goes_on() {
     let innocent =
         client.post(path, &[("idempotency-key", "I")], &turn("innocent")).await.expect("an answer");
     assert_eq!((innocent.status, innocent.is_replayed()), (StatusCode::OK, true), "{}", innocent.body);
-    let ask = || client.post(path, &[("idempotency-key", "P")], &turn("poisoned"));
+    let (headers, body) = ([("idempotency-key", "P")], turn("poisoned"));
+    let ask = || client.post(path, &headers, &body);
     let (first, second) = (ask().await.expect("an answer"), ask().await.expect("an answer"));
     assert_eq!(first.status, StatusCode::NOT_FOUND, "{}", first.body);
     assert!(first.body.contains("cannot be read any more"), "{}", first.body);

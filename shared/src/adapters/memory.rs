@@ -10,9 +10,13 @@ mod sessions;
 mod tokens;
 
 use crate::audit::AuditRow;
+use crate::bounds::STORED_LEVELS;
+use crate::error::StoreError;
 use crate::id::{PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::Message;
+use crate::nesting::too_deep;
 use crate::principal::Token;
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +38,15 @@ struct State {
     jobs: jobs::Jobs,
     tokens: BTreeMap<PrincipalId, Token>,
     limits: limits::Subjects,
+}
+
+/// As the other stores, refuses what they could not read back.
+fn storable<V: Serialize>(value: &V) -> Result<(), StoreError> {
+    let text = serde_json::to_vec(value).map_err(|error| StoreError::Broken(error.into()))?;
+    match too_deep(&text, STORED_LEVELS) {
+        Some(_) => Err(StoreError::TooDeep { most: STORED_LEVELS }),
+        None => Ok(()),
+    }
 }
 
 impl Memory {

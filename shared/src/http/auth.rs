@@ -239,7 +239,11 @@ impl Credentials {
         if let Some(token) = self.kept(&id, now) {
             return Ok(Some(token));
         }
-        let found = gateway.app.stores.tokens.find(&id).await?.map(Arc::new);
+        let found = match gateway.app.stores.tokens.find(&id).await {
+            // Whose it is cannot be told, so it is nobody's.
+            Err(StoreError::Unreadable { .. }) => None,
+            found => found?.map(Arc::new),
+        };
         if let Some(token) = &found {
             let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
             tokens.put(id, (now, token.clone()));

@@ -1,6 +1,6 @@
 //! [`JobQueue`] in memory.
 
-use super::{Memory, State};
+use super::{Memory, State, storable};
 use crate::bounds::BACKLOG_COUNTED;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -63,6 +63,7 @@ fn delivered<'a>(state: &'a mut State, receipt: &Receipt) -> Result<&'a mut JobR
 #[async_trait]
 impl JobQueue for Memory {
     async fn enqueue(&self, job: &NewJob, delay: Duration, now: Timestamp) -> Result<bool, StoreError> {
+        storable(&job.work)?;
         let mut state = self.state();
         let Jobs { records, sweep_at } = &mut state.jobs;
         let key = (job.tenant.clone(), job.id.clone());

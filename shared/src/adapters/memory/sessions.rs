@@ -2,7 +2,7 @@
 
 use super::answers::{KeyRecord, UsedBy};
 use super::audit::{self, Place};
-use super::{Memory, State};
+use super::{Memory, State, storable};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
@@ -267,6 +267,7 @@ impl SessionStore for Memory {
     }
 
     async fn begin(&self, new: &NewTurn, now: Timestamp, until: Timestamp) -> Result<Begun, StoreError> {
+        storable(&new.options)?;
         let mut state = self.state();
         let tenant = &new.tenant;
         let (id, key) = match state.known(new, now)? {

@@ -10,6 +10,7 @@
 pub(super) mod answers;
 pub(super) mod audit;
 pub(super) mod check;
+mod damage;
 pub(super) mod index;
 pub(super) mod jobs;
 pub(super) mod limits;

@@ -1,6 +1,7 @@
 //! Sessions as a whole in SQL: [`crate::session::SessionIndex`].
 
-use super::sessions::{SESSION, read_holder, read_session, read_turn};
+use super::damage::read_turn;
+use super::sessions::{SESSION, read_holder, read_session};
 use super::{Row, SqlError, Tx, args, around_damage, cause, locking, or_unreadable, read_each, read_first};
 use crate::bounds::CLOCK_SLACK;
 use crate::clock::Timestamp;

@@ -1,6 +1,6 @@
 //! Rate limits in SQL.
 
-use super::{Row, SqlError, Tx, args, locking, read_first};
+use super::{SqlError, Tx, args, locking, read_first};
 use crate::clock::Timestamp;
 use crate::limit::{Decision, Limit, gcra};
 
@@ -12,7 +12,8 @@ pub(in crate::adapters::onprem) async fn take<T: Tx>(
     now: Timestamp,
 ) -> Result<Decision, SqlError> {
     let find = locking!("SELECT arrival FROM limits WHERE subject = $1").of::<T>();
-    let arrival = read_first(tx.query(find, args![subject]).await?, Row::int)?;
+    // A row that cannot be read counts as none, and is written anew.
+    let arrival = read_first(tx.query(find, args![subject]).await?, |row| Ok(row.int().ok()))?.flatten();
     let (decision, next) = gcra(arrival, limit, now);
     if let (Decision::Allowed, Some(next)) = (decision, next) {
         let upsert = "INSERT INTO limits (subject, arrival) VALUES ($1, $2)

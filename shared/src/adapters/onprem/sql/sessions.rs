@@ -5,6 +5,7 @@
 
 use super::answers;
 use super::audit::{self, ChainEnd, Place};
+use super::damage::{Damage, read_message, read_or_note, read_turn};
 use super::{Locking, Row, SqlError, Tx, args, cause, locking, or_unreadable, read_all, read_first, to_json};
 use crate::audit::NewAudit;
 use crate::clock::Timestamp;
@@ -285,49 +286,6 @@ struct TurnRecord {
     is_damaged: bool,
 }
 
-/// What is wrong with a row of which the rest is good.
-#[derive(Default)]
-pub(super) struct Damage(Option<String>);
-
-impl Damage {
-    /// What was read, or what stands for it.
-    fn or<V>(&mut self, read: Result<V, SqlError>, instead: V) -> V {
-        read.unwrap_or_else(|error| {
-            self.0.get_or_insert_with(|| cause(error));
-            instead
-        })
-    }
-}
-
-/// A turn, from the columns that every query for turns names in this order. Of a damaged row, what can be read; it fails only
-/// if not even the turn's name can be.
-pub(super) fn read_turn<T: Tx>(tx: &mut T, row: &mut Row) -> Result<(Turn, bool), SqlError> {
-    let (id, tenant, session) = (row.id()?, row.id()?, row.id()?);
-    let mut damage = Damage::default();
-    let mut turn = Turn {
-        id,
-        tenant,
-        session,
-        session_id: damage.or(row.id(), SessionId::new("")),
-        agent: damage.or(row.id(), AgentId::new("")),
-        principal: damage.or(row.id(), PrincipalId::new("")),
-        user: damage.or(row.opt_text(), None),
-        channel: damage.or(row.text(), String::new()),
-        options: damage.or(row.json(), Value::Null),
-        accepted_at: damage.or(row.time(), Timestamp::EPOCH),
-        ended_at: damage.or(row.opt_time(), None),
-        outcome: None,
-    };
-    let lost = || Some(TurnOutcome::Failed(Failure::unreadable()));
-    turn.outcome = damage.or(row.opt_json(), lost());
-    let Some(why) = damage.0 else { return Ok((turn, false)) };
-    if turn.ended_at.is_some() {
-        turn.outcome = turn.outcome.or_else(lost);
-    }
-    tx.saw("turns", turn.id.to_string(), &why);
-    Ok((turn, true))
-}
-
 /// What stands for a turn that is named and not there.
 fn lost_turn(tenant: &TenantId, session: &SessionKey, head: &Head, id: &TurnId) -> Turn {
     Turn {
@@ -360,9 +318,9 @@ async fn find_turn<T: Tx>(
     let Some(mut row) = rows.into_iter().next() else { return Ok(None) };
     let turn = read_turn(tx, &mut row);
     let (turn, is_damaged) = or_unreadable(tx, "turns", || id.to_string(), "this turn", turn)?;
-    let (input_through, fingerprint) = (row.count(), row.opt_text());
-    let is_damaged = is_damaged || input_through.is_err() || fingerprint.is_err();
-    let (input_through, fingerprint) = (input_through.unwrap_or(0), fingerprint.unwrap_or(None));
+    let mut damage = Damage::default();
+    let (input_through, fingerprint) = (damage.or(row.count(), 0), damage.or(row.opt_text(), None));
+    let is_damaged = damage.is_told(tx, "turns", || id.to_string()) || is_damaged;
     Ok(Some(TurnRecord { turn, input_through, fingerprint, is_damaged }))
 }
 
@@ -747,34 +705,6 @@ pub(in crate::adapters::onprem) async fn load<T: Tx>(
         )
         .await?;
     or_unreadable(tx, "sessions", || key.to_string(), SESSION, read_first(rows, read_session))
-}
-
-pub(super) fn read_message(row: &mut Row) -> Result<Message, SqlError> {
-    Ok(Message {
-        epoch: row.count()?,
-        seq: row.count()?,
-        turn: row.id()?,
-        at: row.time()?,
-        body: row.json()?,
-    })
-}
-
-/// A message of a transcript. In place of one that cannot be read stands a note, so that the session goes on.
-fn read_or_note<T: Tx>(tx: &mut T, key: &SessionKey, row: &mut Row) -> Result<Message, SqlError> {
-    let (epoch, seq) = (row.count()?, row.count()?);
-    let (turn, at, body) = (row.id(), row.time(), row.json());
-    let mut damage = Damage::default();
-    let message = Message {
-        epoch,
-        seq,
-        turn: damage.or(turn, TurnId::new("")),
-        at: damage.or(at, Timestamp::EPOCH),
-        body: damage.or(body, MessageBody::unreadable()),
-    };
-    if let Damage(Some(why)) = damage {
-        tx.saw("messages", format!("{key} / {seq}"), &why);
-    }
-    Ok(message)
 }
 
 /// [`crate::session::SessionStore::transcript`]. On a site the epoch never changes, so that of the head is the
