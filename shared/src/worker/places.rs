@@ -182,7 +182,7 @@ mod tests {
     /// Takes jobs of these until none of them may have a place any more; in this order at each look.
     fn fill(places: &Arc<Places>, wanting: &[(&str, &str)]) -> Vec<Place> {
         let mut taken = Vec::new();
-        while taken.len() < places.all {
+        while *places.in_use.lock().unwrap() < places.all {
             let may = |(agent, principal): &&(&str, &str), apart: &Apart| {
                 !apart.has((&AgentId::new(*agent), &PrincipalId::new(*principal)))
             };
@@ -206,7 +206,7 @@ mod tests {
                 let places = places(all);
                 let flood = fill(&places, &[("a", "alice")]);
                 assert!(!flood.is_empty() && flood.len() < all, "{all}");
-                assert_eq!(fill(&places, &[others]).len().min(1), 1, "{all} {others:?}");
+                assert!(!fill(&places, &[others]).is_empty(), "{all} {others:?}");
             }
         }
     }
