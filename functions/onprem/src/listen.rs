@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shared::bounds::HEAD_TIME;
+use shared::bounds::HEAD_TIMEOUT;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -62,7 +62,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     // What ends a connection early – a client that leaves, a head that is no HTTP – is the client's affair.
