@@ -11,12 +11,9 @@ use std::time::Duration;
 /// Most entries of a request's head. Source: hyper's own limit.
 pub const REQUEST_HEADERS: usize = 100;
 
-/// Most bytes of a request's address. Source: the `http` crate's own limit.
-pub const REQUEST_ADDRESS_BYTES: usize = 65_534;
-
 /// Longest time for a request's head: a connection that sends nothing does not stay for ever. Source: nginx'
 /// `client_header_timeout`.
-pub const HEAD_TIME: Duration = Duration::from_secs(60);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longest time for a whole body to arrive. Source: OpenClaw's gateway.
 pub const BODY_TIME: Duration = Duration::from_secs(30);
@@ -65,6 +62,9 @@ pub const SESSION_KEY_BYTES: usize = 512;
 
 /// Longest name of an end user: part of a session's name.
 pub const USER_BYTES: usize = 256;
+
+/// Longest name of a model, `provider/model`: a label of a metric. The longest of the vendors' have a hundred letters.
+pub const MODEL_BYTES: usize = 256;
 
 /// Longest name of a channel: a label of a metric.
 pub const CHANNEL_BYTES: usize = 64;

@@ -63,7 +63,8 @@ pub fn reason(said: &str) -> String {
             let (before, value, after) = (&found[..start], &found[start..end], &found[end..]);
             format!("{before}{}{after}{expected}", quoted(value))
         }
-        None => format!("{}{expected}", quoted(found)),
+        // A sentence of ours, or of the reader's, without a value.
+        None => shortened(said.to_owned(), QUOTED_BYTES),
     }
 }
 

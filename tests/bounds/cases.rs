@@ -76,17 +76,30 @@ fn metadata(entries: usize, key: usize, value: usize) -> Value {
     json!({"metadata": (0..entries).map(entry).collect::<serde_json::Map<_, _>>()})
 }
 
-fn health(target: &str, headers: usize) -> String {
-    let mut text = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+fn health(headers: usize) -> String {
+    let mut text = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     for number in 2..headers {
         text.push_str(&format!("X-{number}: y\r\n"));
     }
     text + "\r\n"
 }
 
-fn address(bytes: usize) -> String {
-    let path = "/healthz?";
-    health(&format!("{path}{}", long(bytes - path.len())), 2)
+/// A body of so many levels of objects and lists.
+fn levels(n: usize) -> Value {
+    let mut value = json!([]);
+    for _ in 2..n {
+        value = json!([value]);
+    }
+    json!({ "ignored": value })
+}
+
+fn messages(count: usize) -> Value {
+    json!({"messages": vec![json!({"role": "user", "content": "x"}); count]})
+}
+
+fn parts(count: usize) -> Value {
+    let parts = vec![json!({"type": "text", "text": "x"}); count];
+    json!({"messages": [{"role": "user", "content": parts}]})
 }
 
 /// The case of the row of this name, whose value is `n`; `None` if it has none yet.
@@ -100,8 +113,7 @@ pub(crate) fn case(name: &str, n: usize) -> Option<Case> {
             let ask = || Ask::tool("current_time", json!({}));
             Asks(ask().padded(n), ask().padded(n + 1))
         }
-        "request.headers" => Raw(health("/healthz", n), health("/healthz", n + 1)),
-        "request.address" => Raw(address(n), address(n + 1)),
+        "request.headers" => Raw(health(n), health(n + 1)),
         "request.headTime" => Elsewhere(
             "tests/bounds.rs",
             "a_head_that_does_not_come_to_its_end_closes_the_connection",
@@ -133,6 +145,7 @@ pub(crate) fn case(name: &str, n: usize) -> Option<Case> {
         }
         "request.session" => header("x-openclaw-session-key", long(n), long(n + 1)),
         "request.user" => chat(json!({"user": long(n)}), json!({"user": long(n + 1)})),
+        "request.model" => Flow(flows::model),
         "request.channel" => header("x-openclaw-message-channel", long(n), long(n + 1)),
         "request.key" => header("idempotency-key", long(n), long(n + 1)),
         "request.id" => Flow(flows::request_id),
@@ -293,13 +306,13 @@ pub(crate) fn case(name: &str, n: usize) -> Option<Case> {
             "silence_before_and_within_an_answer_ends_at_the_limit",
             "by a clock that is set",
         ),
-        "job.atOnce" => Library("tokio: a semaphore of as many permits"),
-        "job.deliveries" => Elsewhere(
+        "jobs.atOnce" => Library("tokio: a semaphore of as many permits"),
+        "jobs.deliveries" => Elsewhere(
             "tests/worker.rs",
             "a_job_that_its_workers_die_over_is_given_up_and_says_so",
             "as many crashes",
         ),
-        "job.kept" => Elsewhere(
+        "jobs.kept" => Elsewhere(
             "tests/sqlite.rs",
             "what_is_forgotten_is_cleared_away_by_what_comes_after_it",
             "by times that are given",
@@ -332,7 +345,7 @@ pub(crate) fn case(name: &str, n: usize) -> Option<Case> {
             "a_turn_that_outlasts_the_drain_goes_on_at_the_next_start",
             "it ends the server",
         ),
-        "process.lock" => Elsewhere(
+        "store.lockWait" => Elsewhere(
             "tests/bounds/flows.rs",
             "a_database_that_another_process_holds_is_waited_for_and_then_given_up",
             "it takes ten seconds, beside this walk",
@@ -350,6 +363,118 @@ pub(crate) fn case(name: &str, n: usize) -> Option<Case> {
             "the functions' settings",
         ),
         "aws.silence" => Library("tokio: a timeout around each part of a function's answer"),
+        _ => return further(name, n),
+    })
+}
+
+/// The same, of rows that came later.
+fn further(name: &str, n: usize) -> Option<Case> {
+    use Case::Elsewhere;
+    Some(match name {
+        "request.levels" => chat(levels(n), levels(n + 1)),
+        "request.messages" => chat(messages(n), messages(n + 1)),
+        "request.parts" => chat(parts(n), parts(n + 1)),
+        "request.values" => Elsewhere(
+            "tests/http/budget.rs",
+            "a_body_of_very_many_values_is_refused_before_they_are_read",
+            "a body of very many values",
+        ),
+        "request.head" => Elsewhere(
+            "tests/connections.rs",
+            "a_head_beyond_its_bound_is_refused_and_one_below_is_taken",
+            "with sockets of its own",
+        ),
+        "connections.all" => Elsewhere(
+            "functions/onprem/src/listen/places.rs",
+            "there_are_no_more_places_than_in_all_whoever_asks",
+            "thousands of connections",
+        ),
+        "connections.perAddress" => Elsewhere(
+            "tests/connections.rs",
+            "a_connection_beyond_the_most_is_refused_with_a_word_and_counted",
+            "with sockets of its own",
+        ),
+        "answer.writeTime" => Elsewhere(
+            "tests/connections.rs",
+            "connections_that_pipeline_and_never_read_take_little_memory_and_are_closed",
+            "with sockets of its own",
+        ),
+        "answer.bytes" | "answer.bytesPerToken" => Elsewhere(
+            "tests/runner/bounded.rs",
+            "an_answer_longer_than_its_model_may_write_ends_as_length_on_record_and_is_not_asked_for_again",
+            "a scripted model",
+        ),
+        "answer.toolCalls" => Elsewhere(
+            "tests/runner/bounded.rs",
+            "an_answer_of_too_many_calls_runs_none_of_them",
+            "a scripted model",
+        ),
+        "answer.wire" => Elsewhere(
+            "tests/providers/replay.rs",
+            "an_answer_that_is_longer_than_any_model_writes_is_cut_at_its_length",
+            "a recorded stream",
+        ),
+        "turn.recorded" => Elsewhere(
+            "tests/runner/bounded.rs",
+            "a_turn_whose_tools_answer_more_than_may_be_stops_there",
+            "a scripted model",
+        ),
+        "listener.waiting" => Elsewhere(
+            "tests/runner/bounded.rs",
+            "a_listener_that_never_reads_holds_little_and_hears_all_when_it_does",
+            "a scripted model",
+        ),
+        "hop.line" => Elsewhere(
+            "shared/src/agent/hop.rs",
+            "a_line_without_end_is_an_error_and_is_not_kept",
+            "between two functions",
+        ),
+        "stored.levels" => Elsewhere(
+            "shared/src/nesting.rs",
+            "what_is_stored_at_its_bound_is_read_back_and_one_level_more_is_not",
+            "nothing so deep comes in",
+        ),
+        "settings.levels" => Elsewhere(
+            "shared/src/config/source.rs",
+            "what_is_nested_too_deeply_is_a_problem_and_ends_no_process",
+            "the reader itself",
+        ),
+        "unreadable.told" => Elsewhere(
+            "shared/src/unreadable.rs",
+            "beyond_the_bound_rows_are_counted_and_not_kept",
+            "a thousand unreadable rows",
+        ),
+        "store.readsAside" | "store.readAsideWait" => Elsewhere(
+            "shared/src/adapters/onprem/sqlite.rs",
+            "a_long_read_waits_for_its_place_and_not_for_ever",
+            "reads that last",
+        ),
+        "jobs.ofToken" => Elsewhere(
+            "shared/src/worker/places.rs",
+            "a_token_alone_gets_all_but_a_quarter_and_gives_way_from_half_on",
+            "jobs that last",
+        ),
+        "jobs.ofAgent" => Elsewhere(
+            "shared/src/worker/places.rs",
+            "a_silent_vendor_leaves_a_place_to_the_others_whoever_asks_it",
+            "jobs that last",
+        ),
+        "jobs.lanes" => Elsewhere(
+            "tests/sqlite.rs",
+            "however_many_jobs_are_left_aside_they_hide_no_other",
+            "thousands of jobs",
+        ),
+        "jobs.counted" => Case::Library("SQLite: a LIMIT of the statement that counts"),
+        "clock.slack" => Elsewhere(
+            "shared/src/clock.rs",
+            "what_was_written_a_little_ahead_of_now_was_written_by_another_clock",
+            "by a clock that is set",
+        ),
+        "audit.counted" => Elsewhere(
+            "tests/operator.rs",
+            "the_audit_trail_shows_the_newest_rows_and_says_how_many_there_are",
+            "thousands of rows",
+        ),
         _ => return None,
     })
 }

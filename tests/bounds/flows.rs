@@ -46,6 +46,19 @@ pub(crate) fn burst(ground: &Ground, n: usize) -> Checked<'_> {
     .boxed()
 }
 
+/// A vendor that lists no models is asked for any name – here it is nowhere –, but for one that is too long.
+pub(crate) fn model(ground: &Ground, n: usize) -> Checked<'_> {
+    async move {
+        for (bytes, status, code) in [(n, 502, "upstream"), (n + 1, 404, "not_found")] {
+            let name = format!("nowhere/{}", "m".repeat(bytes - "nowhere/".len()));
+            let answer = ground.ask(Ask::chat(json!({})).header("x-openclaw-model", name)).await;
+            holds(answer.status == status && answer.code() == code, || format!("{bytes}: {answer:?}"))?;
+        }
+        Ok(())
+    }
+    .boxed()
+}
+
 fn workspace(ground: &Ground) -> PathBuf {
     let folder = ground.site.path("main");
     std::fs::create_dir_all(&folder).expect("a workspace");

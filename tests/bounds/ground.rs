@@ -66,6 +66,7 @@ impl Ground {
                 {"id": "main", "model": "demo/echo", "workspace": {"root": "./main"}},
                 {"id": long_agent(), "model": "demo/echo", "workspace": {"root": "./long"}},
             ],
+            "models": {"providers": {"nowhere": {"baseUrl": "http://127.0.0.1:1/v1", "maxAttempts": 1}}},
             // All pictures that a request may have must fit.
             "gateway": {"maxBodyBytes": 30 * 1024 * 1024, "rateLimit": {"perSecond": 0.05, "burst": 3}},
         });

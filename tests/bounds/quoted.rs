@@ -3,8 +3,10 @@
 use harness::app::TestApp;
 use http::Method;
 use serde_json::{Value, json};
+use shared::config::Config;
 use shared::limit::Limit;
 use shared::principal::Scope;
+use std::path::Path;
 
 const LONG: usize = 3_000_000;
 
@@ -146,4 +148,43 @@ async fn long_headers_paths_and_queries_give_errors_of_a_kilobyte() {
         assert!(answer.status.is_client_error(), "{path}: {}", answer.status);
         assert!(answer.body.len() <= MOST, "{path}: {}", answer.text());
     }
+}
+
+#[test]
+fn settings_with_megabytes_in_a_value_are_told_in_a_kilobyte() {
+    let agent = "agents: [{id: \"a\", model: \"demo/echo\"}]";
+    let long = "x".repeat(LONG);
+    for settings in [
+        "{LONG: 1, AGENT}",
+        "{gateway: {LONG: 1}, AGENT}",
+        "{gateway: {port: \"LONG\"}, AGENT}",
+        "{gateway: {bind: \"LONG\"}, AGENT}",
+        "{gateway: {bind: \"custom\", customBindHost: \"LONG\"}, AGENT}",
+        "{gateway: {bind: \"${LONG}\"}, AGENT}",
+        "{gateway: {trustedProxies: [\"LONG\"]}, AGENT}",
+        "{timeZone: \"LONG\", AGENT}",
+        "{tools: [\"LONG\"], AGENT}",
+        "{hooks: {allowedAgentIds: [\"LONG\"]}, AGENT}",
+        "{models: {providers: {LONG: {api: \"LONG\"}}}, AGENT}",
+        "{models: {providers: {x: {baseUrl: \"LONG\", headers: {\"LONG \": \"\"}}}}, AGENT}",
+        "{agents: [{id: \"LONG\", model: \"demo/echo\"}]}",
+        "{agents: [{id: \"a\", model: \"LONG\"}]}",
+        "{agents: [{id: \"a\", model: \"LONG/x\"}]}",
+        "{agents: [{id: \"a\", model: \"demo/echo\", resources: {memory: \"LONG\", cpu: \"LONG\"}}]}",
+        "{agents: {entries: {LONG: {model: \"demo/echo\"}}}}",
+        "{agents: LONG}",
+        "{AGENT} LONG",
+        "LONG",
+    ] {
+        let text = settings.replace("AGENT", agent).replace("LONG", &long);
+        let told = Config::load(&text, Path::new("/"), &|_| None, false);
+        let problems = told.expect_err(settings);
+        for problem in problems.all() {
+            assert!(problem.to_string().len() <= MOST, "{settings}: {problem}");
+        }
+    }
+    let warned = "{gateway: {cluster: {enabled: true, primary: \"LONG\"}}, AGENT}".replace("AGENT", agent);
+    let config = Config::load(&warned.replace("LONG", &long), Path::new("/"), &|_| None, false);
+    let warnings = config.unwrap_or_else(|problems| panic!("{problems}")).warnings;
+    assert!(!warnings.is_empty() && warnings.iter().all(|warning| warning.len() <= 2 * MOST), "{warnings:?}");
 }

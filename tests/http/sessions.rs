@@ -163,19 +163,28 @@ async fn a_transcript_is_read_backwards_page_by_page() {
 async fn a_page_of_large_messages_ends_early_and_says_so() {
     let app = TestApp::new();
     let token = operator(&app).await;
-    for _ in 0..2 {
-        say(&app, &token, "agent:main:large", &"x".repeat(3_000_000)).await;
+    let history = |sizes: &[usize]| {
+        let said = sizes.iter().map(|size| json!({"role": "user", "content": "x".repeat(*size)}));
+        json!({"messages": said.collect::<Vec<_>>()})
+    };
+    for (session, sizes) in
+        [("large", &[3_000_000, 3_000_000, 3_000_000, 1][..]), ("huge", &[TRANSCRIPT_PAGE_BYTES + 1, 1])]
+    {
+        let ask = app.post("/v1/chat/completions", &token).header("x-openclaw-session-key", session);
+        assert_eq!(ask.json(&history(sizes)).await.status, 200);
     }
     let path = "/v1/sessions/agent%3Amain%3Alarge/transcript";
     let newest = app.get(path, &token).send().await;
     assert!(newest.body.len() <= TRANSCRIPT_PAGE_BYTES + 10_000, "{}", newest.body.len());
-    assert_eq!((ids(&newest.json()), &newest.json()["has_more"]), (vec!["3", "4"], &json!(true)));
-    let older = app.get(&format!("{path}?before=3"), &token).send().await.json();
-    assert_eq!((ids(&older), &older["has_more"]), (vec!["1", "2"], &json!(false)));
+    assert_eq!((&newest.json()["first_id"], &newest.json()["has_more"]), (&json!("2"), &json!(true)));
+    let older = app.get(&format!("{path}?before=2"), &token).send().await.json();
+    assert_eq!((ids(&older), &older["has_more"]), (vec!["1"], &json!(false)));
     // One that is larger than a page is a page of its own.
-    say(&app, &token, "agent:main:huge", &"x".repeat(TRANSCRIPT_PAGE_BYTES + 1)).await;
-    let huge = app.get("/v1/sessions/agent%3Amain%3Ahuge/transcript", &token).send().await.json();
-    assert_eq!((ids(&huge), &huge["has_more"]), (vec!["2"], &json!(true)));
+    let path = "/v1/sessions/agent%3Amain%3Ahuge/transcript";
+    let small = app.get(path, &token).send().await.json();
+    assert_eq!((&small["first_id"], &small["has_more"]), (&json!("2"), &json!(true)));
+    let huge = app.get(&format!("{path}?before=2"), &token).send().await.json();
+    assert_eq!((ids(&huge), &huge["has_more"]), (vec!["1"], &json!(false)));
 }
 
 #[tokio::test]

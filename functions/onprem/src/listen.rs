@@ -1,6 +1,6 @@
 //! The socket: accepts connections, as many as there are places for, and serves the router on them until told to stop.
 //!
-//! Nobody keeps a connection by doing nothing: a head has [`HEAD_TIME`], a body the time that its surface gives it, and
+//! Nobody keeps a connection by doing nothing: a head has [`HEAD_TIMEOUT`], a body the time that its surface gives it, and
 //! an answer that its peer does not read the settings' write time-out. When the process stops, what is in no turn goes at
 //! once.
 
@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use places::{Full, Place};
-use shared::bounds::{HEAD_BYTES, HEAD_TIME};
+use shared::bounds::{HEAD_BYTES, HEAD_TIMEOUT};
 use shared::metrics::Metrics;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
@@ -157,7 +157,7 @@ impl Server {
         };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_header_size(HEAD_BYTES)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);

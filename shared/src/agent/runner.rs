@@ -19,6 +19,7 @@ use crate::id::{IdSource, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::message::MessageBody;
 use crate::metrics::Metrics;
 use crate::model::{ModelProvider, ModelRef};
+use crate::quote::quoted;
 use crate::session::{Begun, Failure, Lease, NewTurn, SessionStore, Turn, TurnOutcome, Window};
 use crate::tool::Tool;
 use async_trait::async_trait;
@@ -176,11 +177,9 @@ fn replay(turn: Turn) -> TurnStream {
 impl Shared {
     /// The agent that a request is for, if it and its model exist.
     fn agent(&self, request: &RunRequest) -> Result<Agent, Error> {
-        let agent = self
-            .parts
-            .config
-            .agent(&request.agent)
-            .ok_or_else(|| Error::invalid(format!("Unknown agent '{}'.", request.agent)).at("model"))?;
+        let agent = self.parts.config.agent(&request.agent).ok_or_else(|| {
+            Error::invalid(format!("Unknown agent '{}'.", quoted(request.agent.as_str()))).at("model")
+        })?;
         if let Some(model) = &request.options.model {
             self.provider(model)?;
         }
@@ -197,10 +196,9 @@ impl Shared {
 
     /// The vendor of a model.
     pub(super) fn provider(&self, model: &ModelRef) -> Result<&Arc<dyn ModelProvider>, Error> {
-        self.parts
-            .models
-            .get(&model.provider)
-            .ok_or_else(|| Error::not_found(format!("Unknown model: {model}")).at("model"))
+        self.parts.models.get(&model.provider).ok_or_else(|| {
+            Error::not_found(format!("Unknown model: {}", quoted(&model.to_string()))).at("model")
+        })
     }
 
     /// An audit row of now.
@@ -377,7 +375,10 @@ impl Shared {
         };
         let Ok(options) = options else { return self.end_unreadable(&lease).await };
         let Some(agent) = self.parts.config.agent(&again.agent).cloned() else {
-            let error = Error::not_found(format!("the agent '{}' is no longer configured", again.agent));
+            let error = Error::not_found(format!(
+                "the agent '{}' is no longer configured",
+                quoted(again.agent.as_str())
+            ));
             return TurnRun::refuse(self, &lease, error, Vec::new()).await;
         };
         TurnRun::new(Arc::clone(self), agent, again.principal, options, lease, None)

@@ -10,8 +10,28 @@ use crate::bounds::{
 use std::time::Duration;
 
 /// The first parts of the names, in the order in which a request meets them.
-const GROUPS: [&str; 11] =
-    ["request", "caller", "turn", "tool", "vendor", "job", "key", "word", "settings", "process", "aws"];
+const GROUPS: [&str; 20] = [
+    "request",
+    "connections",
+    "caller",
+    "turn",
+    "answer",
+    "listener",
+    "hop",
+    "tool",
+    "vendor",
+    "jobs",
+    "key",
+    "stored",
+    "store",
+    "unreadable",
+    "clock",
+    "audit",
+    "word",
+    "settings",
+    "process",
+    "aws",
+];
 
 impl Config {
     /// Every bound as it is in force, in the order in which a request meets them.

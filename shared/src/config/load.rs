@@ -6,10 +6,10 @@ use super::problems::Problems;
 use super::schema::Schema;
 use super::{Config, Env, GUIDE_HSTS, GatewayConfig, HooksConfig, Hsts, TurnConfig, providers, source};
 use crate::agent::Agent;
-use crate::bounds::SETTINGS_BYTES;
+use crate::bounds::{ERROR_BYTES, SETTINGS_BYTES};
 use crate::id::AgentId;
 use crate::limit::Limit;
-use crate::quote::{quoted, reason};
+use crate::quote::{quoted, reason, shortened};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -101,12 +101,15 @@ impl Reader<'_> {
             if is_used && (self.needs_keys() || !path.ends_with(".apiKey")) {
                 self.problems.add(
                     path,
-                    format!("the environment variable {name} is not set; set it where Reef starts"),
+                    format!(
+                        "the environment variable {} is not set; set it where Reef starts",
+                        quoted(&name)
+                    ),
                 );
             }
         }
         if self.problems.is_empty() {
-            let warnings = self.warnings;
+            let warnings = self.warnings.into_iter().map(|warning| shortened(warning, ERROR_BYTES)).collect();
             Ok(Config { gateway, agents, default_agent, providers, turns, hooks, time_zone, warnings })
         } else {
             Err(self.problems)

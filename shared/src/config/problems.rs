@@ -1,8 +1,11 @@
 //! What is wrong with a configuration: every problem with its path, told together.
 
-use crate::bounds::{ERROR_BYTES, SETTINGS_PROBLEMS};
+use crate::bounds::{ERROR_BYTES, QUOTED_CHARS, SETTINGS_PROBLEMS};
 use crate::quote::shortened;
 use std::fmt;
+
+/// Most bytes of a path that are told: the keys of a file may be of any length.
+const PATH_BYTES: usize = 3 * QUOTED_CHARS;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Problems {
     /// Adds one – unless the value itself, or one around it, is known to be wrong already: what is missing only because
     /// it had to be set aside is no news.
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        let path = shortened(path.into(), ERROR_BYTES);
+        let path = shortened(path.into(), PATH_BYTES);
         if self.told.iter().any(|known| covers(&known.path, &path)) {
             return;
         }
@@ -95,6 +98,19 @@ impl std::error::Error for Problems {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beyond_a_hundred_problems_are_counted() {
+        let mut problems = Problems::default();
+        for number in 0..SETTINGS_PROBLEMS + 7 {
+            problems.add(format!("a{number}"), "is missing");
+        }
+        let mut all = Problems::default();
+        all.add("b", "is missing");
+        all.append(problems);
+        assert_eq!((all.all().len(), all.further()), (SETTINGS_PROBLEMS, 8));
+        assert!(all.to_string().ends_with("\nand 8 more"), "{all}");
+    }
 
     #[test]
     fn a_problem_within_a_value_that_is_known_to_be_wrong_is_not_told_again() {

@@ -23,6 +23,7 @@ use crate::id::{AgentId, JobId, PrincipalId, SessionKey, TurnId};
 use crate::job::{Job, JobFilter, JobState, NewJob, Work};
 use crate::model::ToolChoice;
 use crate::principal::Scope;
+use crate::quote::quoted;
 use crate::session::Turn;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -320,7 +321,7 @@ async fn session_of(
 ) -> Result<SessionKey, ApiError> {
     let field = "previous_response_id";
     let missing =
-        || Error::not_found(format!("Previous response '{}' not found.", shown(previous))).at(field);
+        || Error::not_found(format!("Previous response '{}' not found.", quoted(previous))).at(field);
     let found = find(gateway, caller, previous).await?.ok_or_else(missing)?;
     let turn = match found {
         Found::Turn(turn, _) => turn,
@@ -344,10 +345,5 @@ async fn session_of(
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::not_found(format!("Response '{}' not found.", shown(id)))
-}
-
-/// A caller's text, short enough to be said back.
-fn shown(id: &str) -> String {
-    id.chars().filter(|c| !c.is_control()).take(64).collect()
+    ApiError::not_found(format!("Response '{}' not found.", quoted(id)))
 }

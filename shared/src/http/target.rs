@@ -4,7 +4,7 @@ use super::Gateway;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::agent::Agent;
-use crate::bounds::{AGENT_ID_BYTES, CHANNEL_BYTES, SESSION_KEY_BYTES, USER_BYTES};
+use crate::bounds::{AGENT_ID_BYTES, CHANNEL_BYTES, MODEL_BYTES, SESSION_KEY_BYTES, USER_BYTES};
 use crate::config::Config;
 use crate::error::ErrorKind;
 use crate::id::{AgentId, SessionKey};
@@ -207,11 +207,11 @@ fn backend(config: &Config, caller: &Caller, headers: &HeaderMap) -> Result<Opti
 /// Another model than the agent's, for callers with the scope `admin`.
 ///
 /// # Errors
-/// 403 without the scope, 404 for a model that is not known.
+/// 403 without the scope, 404 for a model that is not known or whose name is longer than [`MODEL_BYTES`].
 pub(super) fn other_model(config: &Config, caller: &Caller, name: &str) -> Result<ModelRef, ApiError> {
     caller.needs(Scope::Admin)?;
     match name.parse::<ModelRef>() {
-        Ok(model) if is_known(config, &model) => Ok(model),
+        Ok(model) if name.len() <= MODEL_BYTES && is_known(config, &model) => Ok(model),
         _ => {
             let error = ApiError::not_found(format!("Unknown model: {}", quoted(name)));
             Err(error.with_type("invalid_request_error"))

@@ -17,6 +17,7 @@ use crate::model::{
     ModelError, ModelEvent, ModelFailure, ModelProvider, ModelRequest, ModelStream, StopReason, ToolChoice,
     Usage,
 };
+use crate::quote::quoted;
 use async_trait::async_trait;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -41,7 +42,7 @@ impl ModelProvider for DemoModel {
         if request.model.model != MODEL {
             return Err(ModelError::new(
                 ModelFailure::UnknownModel,
-                format!("the demo provider has no model `{}`, only `{MODEL}`", request.model.model),
+                format!("the demo provider has no model `{}`, only `{MODEL}`", quoted(&request.model.model)),
             ));
         }
         Ok(futures::stream::iter(events(request)).map(Ok).boxed())
@@ -121,7 +122,7 @@ fn reply(request: &ModelRequest) -> Reply {
     for (name, _) in missing {
         let line_break = if text.is_empty() { "" } else { "\n" };
         // Writing to a String does not fail.
-        let _ = write!(text, "{line_break}I have no tool `{name}`.");
+        let _ = write!(text, "{line_break}I have no tool `{}`.", quoted(&name));
     }
     if text.is_empty() && offered.is_empty() {
         text.push_str("You said nothing.");

@@ -7,6 +7,7 @@
 use crate::bounds::VENDOR_WORDS_CHARS;
 use crate::error::Source;
 use crate::model::{ModelError, ModelFailure, ModelRef};
+use crate::quote::quoted;
 use crate::secret::Secret;
 use http::HeaderMap;
 use serde_json::Value;
@@ -91,7 +92,7 @@ impl Fault {
             ModelFailure::Network => "the vendor cannot be reached, or the connection broke off",
             ModelFailure::Protocol => "the vendor's answer is not in its own protocol",
         };
-        let mut message = format!("{model}: {sentence}");
+        let mut message = format!("{}: {sentence}", quoted(&model.to_string()));
         if !self.detail.is_empty() {
             message.push_str(": ");
             message.push_str(&blotted(&self.detail, secrets));

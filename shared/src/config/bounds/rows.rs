@@ -37,8 +37,7 @@ fn size(number: impl TryInto<usize>) -> usize {
 pub(super) fn requests() -> Vec<Bound> {
     vec![
         count("request.headers", bounds::REQUEST_HEADERS, None, "431, and the connection is closed"),
-        bytes("request.address", bounds::REQUEST_ADDRESS_BYTES, None, "414, and the connection is closed"),
-        time("request.headTime", bounds::HEAD_TIME, None, "the connection is closed"),
+        time("request.headTime", bounds::HEAD_TIMEOUT, None, "the connection is closed"),
         time("request.bodyTime", bounds::BODY_TIME, None, "408 request_timeout"),
         bytes("request.hookBody", bounds::HOOK_BODY_BYTES, None, "413 payload_too_large, on `/hooks/…`"),
         bytes("request.toolBody", bounds::TOOL_BODY_BYTES, None, "413 payload_too_large, on `/tools/invoke`"),
@@ -65,6 +64,7 @@ pub(super) fn requests() -> Vec<Bound> {
         bytes("request.agent", bounds::AGENT_ID_BYTES, None, "400 invalid, naming `model`"),
         bytes("request.session", bounds::SESSION_KEY_BYTES, None, "400 invalid, naming the header or field"),
         bytes("request.user", bounds::USER_BYTES, None, "400 invalid, naming `user`"),
+        bytes("request.model", bounds::MODEL_BYTES, None, "404 not_found: no model has such a name"),
         bytes("request.channel", bounds::CHANNEL_BYTES, None, "400 invalid, naming the header or field"),
         bytes("request.key", bounds::IDEMPOTENCY_KEY_BYTES, None, "400 invalid, naming `Idempotency-Key`"),
         bytes("request.id", bounds::REQUEST_ID_BYTES, None, "an id of ours stands in its place"),
@@ -248,18 +248,18 @@ pub(super) fn vendors(config: &Config) -> Vec<Bound> {
 pub(super) fn work(config: &Config) -> Vec<Bound> {
     vec![
         count(
-            "job.atOnce",
+            "jobs.atOnce",
             config.turns.worker_concurrency,
             Some("turns.workerConcurrency"),
             "further jobs wait in the queue",
         ),
         count(
-            "job.deliveries",
+            "jobs.deliveries",
             size(config.turns.job_max_attempts),
             Some("turns.jobMaxAttempts"),
             "the job is dead, with its reason, until a person acts",
         ),
-        time("job.kept", bounds::DONE_JOBS_KEPT, None, "a job that is done is forgotten"),
+        time("jobs.kept", bounds::DONE_JOBS_KEPT, None, "a job that is done is forgotten"),
         time("key.kept", bounds::KEYS_KEPT, None, "an idempotency key counts no more"),
     ]
 }
@@ -297,7 +297,12 @@ pub(super) fn process(config: &Config) -> Vec<Bound> {
             Some("gateway.drainSeconds"),
             "a stopping process ends; its turns go on at the next start",
         ),
-        time("process.lock", bounds::LOCK_WAIT, None, "503 unavailable: another process writes the database"),
+        time(
+            "store.lockWait",
+            bounds::LOCK_WAIT,
+            None,
+            "503 unavailable: another process writes the database",
+        ),
     ]
 }
 
