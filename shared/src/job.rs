@@ -5,7 +5,6 @@ use crate::bounds::DONE_JOBS_KEPT;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId, TurnId};
-use crate::id::{AgentId, JobId, PrincipalId, TenantId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

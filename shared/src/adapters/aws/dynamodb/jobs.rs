@@ -171,7 +171,8 @@ impl DynamoStores {
         apart: &Apart,
     ) -> Result<bool, StoreError> {
         let Some(row) = self.job(tenant, id).await? else { return Ok(false) };
-        Ok(self.work(&row).await?.is_some_and(|job| apart.has(job.whose())))
+        let work = self.work(&row).await?.and_then(Result::ok);
+        Ok(work.is_some_and(|job| apart.has(job.whose())))
     }
 
     /// Delivers one pending job that is due, if nobody else was faster.
@@ -200,7 +201,7 @@ impl DynamoStores {
             self.put_off(row, now, until).await?;
             return Ok(None);
         };
-        if apart.has(job.whose()) {
+        if work.as_ref().is_ok_and(|job| apart.has(job.whose())) {
             return Ok(None);
         }
         let mut next = row.clone();
