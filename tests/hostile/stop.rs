@@ -45,9 +45,9 @@ impl Stage {
                 "models": {"providers": {"slow": {"baseUrl": format!("{}/v1", vendor.url()), "api": "openai-completions"}}},
             }),
         );
-        let token = crowd::token(&site, "stop").await;
         let process = site.serve(&[("REEF_LOG", "error,access=off")]);
         let url = process.url().await.expect("a server");
+        let token = crowd::token(&site, "stop").await;
         let (server, client) = (address(&url), Client::new(&url, &token));
         Self { site, process, server, client }
     }

@@ -23,8 +23,8 @@ struct Build {
 impl Build {
     async fn start(program: &Path, folder: &Path, model: &Process) -> Result<Self> {
         let product = Reef::new(program, folder, model.address)?;
-        let token = product.token("data").await?;
         let (process, _) = product.serve("data").await?;
+        let token = product.token("data").await?;
         let target = Target::reef(process.address, token);
         Ok(Self { process, target })
     }
