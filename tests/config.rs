@@ -226,6 +226,7 @@ fn our_own_settings_are_read() {
             gateway: {
                 port: 0, bind: "custom", customBindHost: "::1", trustedProxies: ["10.0.0.5", "192.168.0.0/16"],
                 rateLimit: {perSecond: 2.5, burst: 0}, tls: "inFront", maxBodyBytes: 4096, heartbeatSeconds: 0.05,
+                memoryBudget: "300MB",
                 drainSeconds: 0,
             },
             turns: {
@@ -241,6 +242,7 @@ fn our_own_settings_are_read() {
             listen: "[::1]:0".parse().unwrap(),
             limit: Limit { per_second: 2.5, burst: 0 },
             max_body_bytes: 4096,
+            memory_budget: Some(300 * 1024 * 1024),
             trusted_proxies: vec!["10.0.0.5/32".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
             tls_in_front: true,
             hsts: Hsts::WithTls,

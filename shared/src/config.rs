@@ -114,6 +114,9 @@ pub struct GatewayConfig {
     pub limit: Limit,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
+    /// Most bytes of memory that bodies, turns and listeners may take together; `None`: a part of what the process may
+    /// use.
+    pub memory_budget: Option<u64>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// TLS ends in front of us: tokens are accepted over plain HTTP from non-local peers.
@@ -143,6 +146,7 @@ impl Default for GatewayConfig {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 18_789)),
             limit: Limit::default(),
             max_body_bytes: BODY_BYTES,
+            memory_budget: None,
             trusted_proxies: Vec::new(),
             tls_in_front: false,
             hsts: Hsts::WithTls,

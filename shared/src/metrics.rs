@@ -204,6 +204,18 @@ impl Metrics {
         self.observe("openclaw_queue_lane_wait_seconds", labels, waited);
     }
 
+    /// What work has drawn of the memory that is lent to it, in bytes.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; memory is far below 2^53 bytes")]
+    pub fn memory(&self, drawn: usize, total: usize) {
+        self.gauge("reef_memory_budget_drawn_bytes", Vec::new()).set(drawn as f64);
+        self.gauge("reef_memory_budget_bytes", Vec::new()).set(total as f64);
+    }
+
+    /// New work was refused, because there was no memory for it.
+    pub fn memory_refused(&self) {
+        self.counter("reef_memory_refusals_total", Vec::new()).increment(1);
+    }
+
     /// Everything that is kept, in Prometheus' text format 0.0.4; `None` if nothing is.
     pub fn render(&self) -> Option<String> {
         let ledger = self.ledger.as_ref()?;
@@ -276,6 +288,7 @@ impl Metrics {
             ("openclaw_tool_execution_total", "Built-in tools run"),
             ("openclaw_webhook_received_total", "Hooks called"),
             ("openclaw_session_turn_created_total", "Turns accepted"),
+            ("reef_memory_refusals_total", "Requests refused because the memory budget was drawn"),
         ];
         for (name, text) in counters {
             self.recorder().describe_counter(name.into(), None, text.into());
@@ -283,6 +296,8 @@ impl Metrics {
         let gauges = [
             ("openclaw_queue_lane_size", "Requests waiting in a lane"),
             ("openclaw_memory_rss_bytes", "Resident memory of this process"),
+            ("reef_memory_budget_bytes", "Memory that is lent to bodies, turns and listeners"),
+            ("reef_memory_budget_drawn_bytes", "What bodies, turns and listeners have drawn of it"),
         ];
         for (name, text) in gauges {
             self.recorder().describe_gauge(name.into(), None, text.into());

@@ -27,6 +27,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 /// has waited already: looks that are no attempts must not become many.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
+/// How often a job's request is in memory while it runs, beside its turn: as it was delivered, and as it was handed on.
+const COPIES: usize = 2;
+
 /// Runs one delivery to its end. Runs the work at most once at a time: a turn delivered twice is resumed or replayed.
 pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
     let (attempt, max_attempts) = (delivery.job.attempts, app.config.turns.job_max_attempts);
@@ -107,7 +110,8 @@ fn visibility(app: &App) -> Duration {
     app.config.turns.lease
 }
 
-/// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once, until `stop`. Jobs at work
+/// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once and none while the memory budget
+/// is drawn, until `stop`. Jobs at work
 /// then are finished by whoever waits for `work`.
 pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(app.config.turns.worker_concurrency.max(1)));
@@ -117,6 +121,11 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
         else {
             return;
         };
+        if app.budget.is_spent() {
+            drop(place);
+            let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
+            continue;
+        }
         let now = app.clock.now();
         let received = match app.stores.jobs.receive(1, now, now + visibility(&app)).await {
             Ok(received) => received,
@@ -131,9 +140,14 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
             let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
             continue;
         };
+        // Counted before the next one is taken, so that a queue of large jobs is not taken at once.
+        let mut lent = app.budget.draw();
+        let Work::Turn(request) = &delivery.job.job.work;
+        lent.hold(request.bytes() * COPIES);
         let app = app.clone();
         work.spawn(Box::pin(async move {
             handle(&app, &delivery).await;
+            drop(lent);
             drop(place);
         }));
     }

@@ -194,6 +194,15 @@ impl Process {
         line.strip_prefix(SERVES).map(str::to_owned)
     }
 
+    /// The most memory that it has had resident so far, in bytes; it must be there.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.id.expect("a process").as_raw_nonzero();
+        let told = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process that is there");
+        let peak = told.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes: u64 = peak.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kilobytes * 1024
+    }
+
     /// Sends it a signal, if it is still there.
     pub fn signal(&self, signal: Signal) {
         if let Some(id) = self.id.filter(|_| self.ended.borrow().is_none()) {

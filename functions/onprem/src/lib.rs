@@ -18,6 +18,7 @@ mod host;
 mod jobs;
 mod listen;
 mod logs;
+mod memory;
 mod output;
 #[cfg(feature = "aws")]
 mod region;

@@ -7,6 +7,7 @@ use crate::host::{HostArgs, Purpose};
 use crate::site::{self, Site, Wrap};
 use crate::{listen, logs, output};
 use clap::Args;
+use shared::bounds::BODY_WEIGHT;
 use shared::config::Config;
 use shared::principal::NewToken;
 use shared::{http, worker};
@@ -84,6 +85,20 @@ fn warn(config: &Config) {
     }
 }
 
+/// Tells if this process has too little memory for bodies that the settings allow.
+fn warn_of_little_memory(site: &Site) {
+    let budget = &site.app.budget;
+    let (largest, most) = (budget.largest() / BODY_WEIGHT, site.app.config.gateway.max_body_bytes);
+    if largest < most {
+        tracing::warn!(
+            target: "operation",
+            "requests of more than {largest} bytes are refused, though gateway.maxBodyBytes allows {most}: work may use {} \
+             bytes of memory; give the process more, or set gateway.memoryBudget",
+            budget.total()
+        );
+    }
+}
+
 async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault> {
     // Before anything is started: a signal that comes early is not lost.
     let mut signals = Signals::new().map_err(|error| Fault::because("signals cannot be received", &error))?;
@@ -94,6 +109,7 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
         Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error)
     })?;
     let bound = listener.local_addr()?;
+    warn_of_little_memory(&site);
     first_token(&site).await?;
 
     let stop = CancellationToken::new();

@@ -1,6 +1,7 @@
 //! Wires a site: settings, the store on disk, model vendors and tools become one [`App`] that runs turns.
 
 use crate::fault::Fault;
+use crate::memory;
 use shared::adapters::folder::FolderFiles;
 use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
@@ -95,6 +96,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let metrics = Arc::new(Metrics::kept(Prometheus::default()));
     let tools = Arc::new(outside.tools);
+    let budget = memory::budget(&config.gateway);
     let tasks = TaskTracker::new();
     let runner = Runner::new(RunnerParts {
         config: Arc::clone(&config),
@@ -104,6 +106,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         clock: Arc::clone(&clock),
         ids: Arc::clone(&ids),
         metrics: Arc::clone(&metrics),
+        budget: budget.clone(),
         turns: tasks.clone(),
     });
     let lifecycle = Arc::new(Lifecycle::started(clock.now()));
@@ -117,6 +120,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         ids,
         tenant: TenantId::single(),
         metrics,
+        budget,
         lifecycle,
     };
     Ok(Site { app, tasks, store })

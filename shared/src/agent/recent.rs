@@ -4,7 +4,7 @@
 //! lease names behind its input is the stored one, whoever else writes to the store; any other is forgotten.
 
 use crate::id::{SessionId, TenantId};
-use crate::message::{Message, MessageBody, Part};
+use crate::message::Message;
 use crate::session::Lease;
 use lru::LruCache;
 use std::sync::{Mutex, PoisonError};
@@ -14,9 +14,6 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most bytes of one: a longer one is seldom, and would push many others out.
 const MOST_BYTES_OF_ONE: usize = 256 * 1024;
-
-/// About what a message takes beside its texts.
-const BYTES_PER_MESSAGE: usize = 192;
 
 /// Keeps transcripts, from behind their summaries on; the one used longest ago makes room.
 pub(super) struct Recent {
@@ -60,7 +57,7 @@ impl Recent {
     /// Keeps the transcript of a turn that ended with this lease, its last messages included.
     pub(super) fn keep(&self, lease: &Lease, messages: Vec<Message>) {
         let Some(seq) = messages.last().map(|message| message.seq) else { return };
-        let bytes = messages.iter().map(bytes_of).sum();
+        let bytes = messages.iter().map(|message| message.body.bytes()).sum();
         if bytes > MOST_BYTES_OF_ONE {
             return;
         }
@@ -80,32 +77,12 @@ impl Recent {
     }
 }
 
-fn bytes_of(message: &Message) -> usize {
-    let texts = match &message.body {
-        MessageBody::User { parts } => parts.iter().map(bytes_of_part).sum(),
-        MessageBody::Assistant { text, tool_calls } => {
-            let calls =
-                tool_calls.iter().map(|call| call.name.len() + call.arguments.len() + BYTES_PER_MESSAGE);
-            text.len() + calls.sum::<usize>()
-        }
-        MessageBody::ToolResult { content, .. } => content.len(),
-        MessageBody::Summary { text, .. } => text.len(),
-    };
-    BYTES_PER_MESSAGE + texts
-}
-
-const fn bytes_of_part(part: &Part) -> usize {
-    match part {
-        Part::Text { text } => text.len(),
-        Part::Image { data, .. } => data.len(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::{SessionKey, TurnId};
+    use crate::message::MessageBody;
 
     fn lease(session: &str) -> Lease {
         Lease {
@@ -160,7 +137,7 @@ mod tests {
     #[test]
     fn the_one_used_longest_ago_makes_room_and_one_that_is_too_long_is_not_kept() {
         let recent = Recent::default();
-        let half = MOST_BYTES_OF_ONE / 2 - BYTES_PER_MESSAGE;
+        let half = MOST_BYTES_OF_ONE / 2 - MessageBody::user_text("").bytes();
         let fit = MOST_BYTES / MOST_BYTES_OF_ONE;
         for number in 0..=fit {
             recent.keep(&lease(&format!("{number}")), messages(half));

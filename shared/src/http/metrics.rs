@@ -31,6 +31,8 @@ pub(super) async fn scrape(
     if !Peer::of(&parts, &gateway.app.config.gateway)?.local {
         authenticate(&gateway, &parts, Door::Api).await?.needs(Scope::Metrics)?;
     }
+    let budget = &gateway.app.budget;
+    gateway.app.metrics.memory(budget.drawn(), budget.total());
     let Some(text) = gateway.app.metrics.render() else {
         let message =
             "nothing is kept for a scrape here; the platform's metrics have what this installation reports";

@@ -4,8 +4,7 @@
 //! mark, another fails on fields it does not know, and neither bounds the memory of one event. Follows the parsing
 //! rules of the HTML standard; `id` and `retry` are read over, since a model's answer is never resumed.
 
-/// Most bytes of one event. A tool call that writes a file may come in one event, so this is generous.
-pub const MOST_EVENT_BYTES: usize = 8 * 1024 * 1024;
+use crate::bounds::VENDOR_EVENT_BYTES;
 
 /// One event with data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,8 +21,8 @@ pub enum SseError {
     /// A line is not UTF-8.
     #[error("an event is not UTF-8")]
     NotUtf8,
-    /// One event is longer than [`MOST_EVENT_BYTES`].
-    #[error("an event is longer than {MOST_EVENT_BYTES} bytes")]
+    /// One event is longer than [`VENDOR_EVENT_BYTES`].
+    #[error("an event is longer than {VENDOR_EVENT_BYTES} bytes")]
     TooLong,
 }
 
@@ -73,7 +72,7 @@ impl SseReader {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), SseError> {
-        if self.line.len() + self.event.data.len() + bytes.len() > MOST_EVENT_BYTES {
+        if self.line.len() + self.event.data.len() + bytes.len() > VENDOR_EVENT_BYTES {
             return Err(SseError::TooLong);
         }
         self.line.extend_from_slice(bytes);
@@ -106,7 +105,7 @@ impl SseReader {
             value.clone_into(&mut self.event.name);
             return Ok(());
         }
-        if self.event.data.len() + value.len() >= MOST_EVENT_BYTES {
+        if self.event.data.len() + value.len() >= VENDOR_EVENT_BYTES {
             return Err(SseError::TooLong);
         }
         if std::mem::replace(&mut self.has_data, true) {
