@@ -34,7 +34,7 @@ const REACHING_OUT: [&str; 4] = ["std::env", "std::fs", "std::net::TcpStream", "
 const LAYERS: &[Layer] = &[
     Layer {
         name: "concepts",
-        modules: "agent agent::hop answer audit bounds clock error files id job limit message model nesting principal quote region secret session tool unreadable",
+        modules: "agent agent::hop answer audit bounds budget clock error files id job limit message model nesting principal quote region secret session tool unreadable",
         sees: "",
         crates: "getrandom ulid",
     },

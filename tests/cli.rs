@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
 
+#[path = "cli/memory.rs"]
+mod memory;
+
 use harness::client::Client;
 use harness::process::{Process, Signal, Site};
 use harness::vendor::{Answer, Gate, Step, Stream, Vendor};

@@ -228,6 +228,8 @@ fn our_own_settings_are_read() {
                 port: 0, bind: "custom", customBindHost: "::1", trustedProxies: ["10.0.0.5", "192.168.0.0/16"],
                 rateLimit: {perSecond: 2.5, burst: 0}, tls: "inFront", maxBodyBytes: 4096, heartbeatSeconds: 0.05,
                 drainSeconds: 0, maxConnections: 7, maxConnectionsPerAddress: 3, writeTimeoutSeconds: 0.5,
+                memoryBudget: "300MB",
+                drainSeconds: 0,
             },
             turns: {
                 leaseSeconds: 0.5, maxWaiting: 1, waitSeconds: 0.1, windowMessages: 10, keepMessages: 2,
@@ -245,6 +247,7 @@ fn our_own_settings_are_read() {
             max_connections: 7,
             max_connections_per_address: 3,
             write_timeout: Duration::from_millis(500),
+            memory_budget: Some(300 * 1024 * 1024),
             trusted_proxies: vec!["10.0.0.5/32".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
             tls_in_front: true,
             hsts: Hsts::WithTls,

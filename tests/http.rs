@@ -2,6 +2,8 @@
 
 #[path = "http/auth.rs"]
 mod auth;
+#[path = "http/budget.rs"]
+mod budget;
 #[path = "http/chat_completions.rs"]
 mod chat_completions;
 #[path = "http/edges.rs"]

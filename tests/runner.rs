@@ -1,6 +1,8 @@
 //! The turn's contract: accepted once, journaled, answered once, whatever happens on the way.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "runner/bounded.rs"]
+mod bounded;
 #[path = "runner/unfinished.rs"]
 mod unfinished;
 

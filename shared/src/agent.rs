@@ -6,6 +6,7 @@ pub mod history;
 pub mod home;
 pub mod hop;
 pub mod lane;
+mod listener;
 pub mod prompt;
 mod recent;
 pub mod relay;
@@ -101,6 +102,14 @@ pub struct RunRequest {
     pub input: Vec<MessageBody>,
     /// All the rest.
     pub options: RunOptions,
+}
+
+impl RunRequest {
+    /// About how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let instructions = self.options.instructions.as_ref().map_or(0, String::len);
+        self.input.iter().map(MessageBody::bytes).sum::<usize>() + instructions
+    }
 }
 
 /// What else shapes a turn. Stored with it, so that another process can go on with it.

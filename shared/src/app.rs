@@ -3,6 +3,7 @@
 use crate::agent::AgentInvoker;
 use crate::answer::AnswerStore;
 use crate::audit::AuditLog;
+use crate::budget::Budget;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, StoreError};
@@ -77,6 +78,8 @@ pub struct App {
     pub tenant: TenantId,
     /// Counts and times.
     pub metrics: Arc<Metrics>,
+    /// How much memory work may take.
+    pub budget: Budget,
     /// Whether the process still takes new work.
     pub lifecycle: Arc<Lifecycle>,
 }

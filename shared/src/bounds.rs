@@ -146,12 +146,6 @@ pub const LISTED_ENTRIES: usize = 1_000;
 /// A file grows no longer than so many bytes, so that an agent in a loop fills no disk with one.
 pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Longest line or event of a vendor's stream: the longest answer in one event, many times over.
-pub const VENDOR_EVENT_BYTES: usize = 8 * 1024 * 1024;
-
-/// Most bytes of a vendor's error that are read.
-pub const VENDOR_ERROR_BYTES: usize = 64 * 1024;
-
 /// Longest piece of a vendor's words that is passed on.
 pub const VENDOR_WORDS_CHARS: usize = 300;
 
@@ -232,6 +226,7 @@ pub const REQUEST_TOOLS: usize = 128;
 /// Most audit rows that `reef audit list` counts before it says only that there are more: what a table on AWS answers in
 /// about a second.
 pub const AUDIT_COUNTED: usize = 10_000;
+
 /// Most levels of objects and lists within each other in a request's body. What is stored of a request stands some levels
 /// deeper (work > turn > options > echo), and must stay below [`STORED_LEVELS`]. Source: twice what OpenAI takes of a schema
 /// (10 levels of objects, each of which is `properties` and a name), and half of what can be read back.
@@ -247,6 +242,7 @@ pub const SETTINGS_LEVELS: usize = 128;
 /// Most rows that one process tells of by their ids when it cannot read them; further ones are only counted. Source: more
 /// lines than a person reads, in less memory than a request takes.
 pub const UNREADABLE_TOLD: usize = 1_000;
+
 /// By how much two clocks of one installation may differ before what one of them wrote counts as written by a wrong one.
 /// Source: clocks kept by NTP differ by less than a tenth of a second, machines whose clock nobody keeps by a few seconds
 /// in a month.
@@ -273,6 +269,69 @@ pub const LANES_LOOKED_AT: usize = 4_096;
 
 /// Jobs that a queue on AWS looks at when some are left aside: each is a read.
 pub const JOBS_LOOKED_AT: usize = 100;
+
+/// Most entries of `messages` or `input`: as many as are read for one prompt, so that a client that repeats a long
+/// history is not refused before it would be cut anyway.
+pub const REQUEST_MESSAGES: usize = 4_096;
+
+/// Most parts of one message: some hundred pages as pictures or pieces of text.
+pub const MESSAGE_PARTS: usize = 512;
+
+/// Most JSON values in one body, counted roughly (commas and opening brackets outside of texts): thirty for each of
+/// [`REQUEST_MESSAGES`]. A small value takes up to some hundred times its bytes once it is read.
+pub const BODY_VALUES: usize = 128 * 1024;
+
+/// A body below this is not counted for its values: it cannot hold many.
+pub const COUNTED_BODY_BYTES: usize = 64 * 1024;
+
+/// What is lent of the memory budget for each byte of a body until its turn is accepted: the body, its texts, the turn's
+/// input as it is stored, and what that takes on its way to the disk. Measured: 5.5 for bodies of 19 MB.
+pub const BODY_WEIGHT: usize = 6;
+
+/// What is lent for each value of a body that is counted ([`COUNTED_BODY_BYTES`]): a small object takes one node of a map.
+pub const VALUE_WEIGHT: usize = 640;
+
+/// Most bytes of an answer for each token that its model may write. A token is about four letters of English or one of
+/// Japanese; the longest common ones, of white space, are sixteen.
+pub const ANSWER_BYTES_PER_TOKEN: usize = 16;
+
+/// Bytes that an answer may have however few tokens were asked for: some servers take no limit, and so much harms nobody.
+pub const ANSWER_LEAST_BYTES: usize = 64 * 1024;
+
+/// Most bytes of one answer, and of all text of a turn: twice what the longest models write (128,000 tokens), and so
+/// much that its message and its outcome still fit into one step on DynamoDB (3.5 MB).
+pub const ANSWER_BYTES: usize = 1536 * 1024;
+
+/// Most tool calls in one answer: as many as a request may bring tools.
+pub const ANSWER_CALLS: usize = REQUEST_TOOLS;
+
+/// Most bytes that are read from a vendor for one answer, frames and reasoning included: 128,000 tokens in frames of 500
+/// bytes each.
+pub const ANSWER_WIRE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Most bytes of one event of a vendor's stream: a whole answer in one event, its quotes escaped.
+pub const VENDOR_EVENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most bytes of a vendor's error that are read.
+pub const VENDOR_ERROR_BYTES: usize = 64 * 1024;
+
+/// Most bytes that a turn records on its way, calls and results together: sixteen of the largest files that a tool
+/// writes at once.
+pub const TURN_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most bytes of a turn that wait for a listener who does not read. He hears what he missed at the turn's end.
+pub const LISTENER_BYTES: usize = 256 * 1024;
+
+/// Most bytes of one line between two functions: a turn's outcome, escaped.
+pub const HOP_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most bytes of an answer for which at most `tokens` were asked; `None` if the vendor decided.
+pub fn answer_bytes(tokens: Option<u32>) -> usize {
+    let asked = tokens.and_then(|tokens| usize::try_from(tokens).ok());
+    asked.map_or(ANSWER_BYTES, |tokens| {
+        tokens.saturating_mul(ANSWER_BYTES_PER_TOKEN).clamp(ANSWER_LEAST_BYTES, ANSWER_BYTES)
+    })
+}
 
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -21,6 +21,7 @@ use crate::agent::AgentInvoker;
 use crate::agent::home::{HomeInvoker, HomeParts, HomeReceiver};
 use crate::agent::runner::{Deadline, Runner, RunnerParts};
 use crate::app::{App, Lifecycle, RowWatch, Stores};
+use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{CloudConfig, Config, Env, Problems};
 use crate::files::Files;
@@ -235,6 +236,11 @@ fn wire(
     rows.sightings().watched_by(Arc::new(RowWatch(Arc::clone(&metrics))));
     let work = TaskTracker::new();
     let deadline = Deadline::default();
+    // The platform hands over one request at a time, of at most 6 MB.
+    let budget = config
+        .gateway
+        .memory_budget
+        .map_or_else(Budget::unlimited, |bytes| Budget::of(usize::try_from(bytes).unwrap_or(usize::MAX)));
     let agents: Arc<dyn AgentInvoker> = match turns {
         Turns::Elsewhere(agents) => agents,
         Turns::Here(models) => {
@@ -246,6 +252,7 @@ fn wire(
                 clock: Arc::clone(&clock),
                 ids: Arc::clone(&ids),
                 metrics: Arc::clone(&metrics),
+                budget: budget.clone(),
                 turns: work.clone(),
             };
             Arc::new(Runner::with_deadline(parts, deadline.clone()))
@@ -278,7 +285,7 @@ fn wire(
     };
     let lifecycle = Arc::new(Lifecycle::started(clock.now()));
     let tenant = TenantId::single();
-    let app = App { config, stores, agents, regions, tools, clock, ids, tenant, metrics, lifecycle };
+    let app = App { config, stores, agents, regions, tools, clock, ids, tenant, metrics, budget, lifecycle };
     Ok(Cloud { app, work, queue, deadline })
 }
 

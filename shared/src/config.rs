@@ -122,6 +122,9 @@ pub struct GatewayConfig {
     pub max_connections_per_address: usize,
     /// How long a peer may take nothing of its answer.
     pub write_timeout: Duration,
+    /// Most bytes of memory that bodies, turns and listeners may take together; `None`: a part of what the process may
+    /// use.
+    pub memory_budget: Option<u64>,
     /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Trusted proxies speak TLS, also if they do not say so: `X-Forwarded-Proto` may be absent.
@@ -155,6 +158,7 @@ impl Default for GatewayConfig {
             max_connections: CONNECTIONS,
             max_connections_per_address: CONNECTIONS_PER_ADDRESS,
             write_timeout: WRITE_TIMEOUT,
+            memory_budget: None,
             trusted_proxies: Vec::new(),
             tls_in_front: false,
             hsts: Hsts::WithTls,

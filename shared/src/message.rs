@@ -5,6 +5,9 @@ use crate::id::TurnId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// About what a message, or a call of one, takes beside its texts, in bytes.
+const OVERHEAD: usize = 192;
+
 /// One entry of a transcript.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -76,6 +79,16 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// Bytes of its text or picture.
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text } => text.len(),
+            Self::Image { data, .. } => data.len(),
+        }
+    }
+}
+
 /// A model's request to run a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
@@ -144,6 +157,20 @@ impl MessageBody {
             Self::ToolResult { .. } => "tool",
             Self::Summary { .. } => "summary",
         }
+    }
+
+    /// About how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let texts = match self {
+            Self::User { parts } => parts.iter().map(Part::bytes).sum(),
+            Self::Assistant { text, tool_calls } => {
+                let calls = tool_calls.iter().map(|call| call.name.len() + call.arguments.len() + OVERHEAD);
+                text.len() + calls.sum::<usize>()
+            }
+            Self::ToolResult { content, .. } => content.len(),
+            Self::Summary { text, .. } => text.len(),
+        };
+        OVERHEAD + texts
     }
 
     /// All text of the message, parts joined by line feeds; pictures are left out.

@@ -257,6 +257,16 @@ impl Metrics {
     /// How many jobs this process works on.
     pub fn worker_places_in_use(&self, in_use: usize) {
         self.gauge("reef_worker_places_in_use", Vec::new()).set(to_f64(in_use as u64));
+    /// What work has drawn of the memory that is lent to it, in bytes.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; memory is far below 2^53 bytes")]
+    pub fn memory(&self, drawn: usize, total: usize) {
+        self.gauge("reef_memory_budget_drawn_bytes", Vec::new()).set(drawn as f64);
+        self.gauge("reef_memory_budget_bytes", Vec::new()).set(total as f64);
+    }
+
+    /// New work was refused, because there was no memory for it.
+    pub fn memory_refused(&self) {
+        self.counter("reef_memory_refusals_total", Vec::new()).increment(1);
     }
 
     /// Everything that is kept, in Prometheus' text format 0.0.4; `None` if nothing is.
@@ -330,6 +340,7 @@ impl Metrics {
             ("reef_connections_closed_total", "Connections that were ended here, not by the client"),
             ("reef_connections_refused_total", "Connections for which there was no place"),
             ("reef_unreadable_rows_total", "Rows of the store that this process could not read"),
+            ("reef_memory_refusals_total", "Requests refused because the memory budget was drawn"),
         ];
         for (name, text) in counters {
             self.recorder().describe_counter(name.into(), None, text.into());
@@ -346,6 +357,8 @@ impl Metrics {
             ("reef_jobs_oldest_due_seconds", "For how long the longest due job has been due"),
             ("reef_worker_places", "Jobs that this process works on at once, at most"),
             ("reef_worker_places_in_use", "Jobs that this process works on"),
+            ("reef_memory_budget_bytes", "Memory that is lent to bodies, turns and listeners"),
+            ("reef_memory_budget_drawn_bytes", "What bodies, turns and listeners have drawn of it"),
         ];
         for (name, text) in gauges {
             self.recorder().describe_gauge(name.into(), None, text.into());

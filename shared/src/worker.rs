@@ -30,6 +30,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 /// has waited already: looks that are no attempts must not become many.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
+/// How often a job's request is in memory while it runs, beside its turn: as it was delivered, and as it was handed on.
+const COPIES: usize = 2;
+
 /// Runs one delivery to its end. Runs the work at most once at a time: a turn delivered twice is resumed or replayed.
 pub async fn process(app: &App, delivery: &Delivery) -> Outcome {
     if let Some(why) = &delivery.job.unreadable {
@@ -113,7 +116,8 @@ fn visibility(app: &App) -> Duration {
     app.config.turns.lease
 }
 
-/// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once, until `stop`. Jobs at work
+/// Takes jobs from the queue and runs them on `work`, at most `worker_concurrency` at once and none while the memory budget is
+/// drawn, until `stop`. Jobs at work
 /// then are finished by whoever waits for `work`. No agent, vendor or token gets all of the places.
 pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
     let all = app.config.turns.worker_concurrency.max(1);
@@ -125,16 +129,26 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
         else {
             return;
         };
+        if app.budget.is_spent() {
+            drop(free);
+            let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
+            continue;
+        }
         let Some(delivery) = next(&app, &places).await else {
             drop(free);
             // What is left aside now may come as soon as a place is given back.
             let _ = stop.run_until_cancelled(timeout(IDLE, places.freed())).await;
             continue;
         };
+        // Counted before the next one is taken, so that a queue of large jobs is not taken at once.
+        let mut lent = app.budget.draw();
+        let Work::Turn(request) = &delivery.job.job.work;
+        lent.hold(request.bytes() * COPIES);
         let place = places.take(&delivery.job.job);
         let app = app.clone();
         work.spawn(Box::pin(async move {
             handle(&app, &delivery).await;
+            drop(lent);
             // In this order: whoever gets the free place knows that it was given back.
             drop(place);
             drop(free);

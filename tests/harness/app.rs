@@ -17,6 +17,7 @@ use shared::adapters::prometheus::Prometheus;
 use shared::agent::AgentInvoker;
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::app::{App, Lifecycle, Stores};
+use shared::budget::Budget;
 use shared::clock::Clock;
 use shared::config::Config;
 use shared::id::TenantId;
@@ -166,6 +167,9 @@ impl TestApp {
         let clock = Arc::new(ManualClock::default());
         let ids = Arc::new(SequentialIds::default());
         let metrics = Arc::new(Metrics::kept(Prometheus::default()));
+        let budget = config.gateway.memory_budget.map_or_else(Budget::unlimited, |bytes| {
+            Budget::of(usize::try_from(bytes).expect("a budget that a process can have"))
+        });
         let turns = TaskTracker::new();
         let tools = Arc::new(tools);
         let runner = Runner::new(RunnerParts {
@@ -176,6 +180,7 @@ impl TestApp {
             clock: clock.clone(),
             ids: ids.clone(),
             metrics: metrics.clone(),
+            budget: budget.clone(),
             turns: turns.clone(),
         });
         let app = App {
@@ -188,6 +193,7 @@ impl TestApp {
             ids,
             tenant: TenantId::single(),
             metrics,
+            budget,
             lifecycle: Arc::new(Lifecycle::started(clock.now())),
         };
         let router = shared::http::router(app.clone());

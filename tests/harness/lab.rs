@@ -9,6 +9,7 @@ use shared::adapters::models;
 use shared::adapters::prometheus::Prometheus;
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::agent::{Agent, AgentInvoker, Resources, RunOptions, RunRequest, TurnEvent, TurnLimits};
+use shared::budget::Budget;
 use shared::clock::Clock;
 use shared::config::{
     Config, GatewayConfig, HooksConfig, ModelInfo, ProviderApi, ProviderConfig, TurnConfig,
@@ -151,6 +152,7 @@ fn parts(
         clock: clock.clone(),
         ids: ids.clone(),
         metrics: Arc::new(Metrics::kept(Prometheus::default())),
+        budget: Budget::unlimited(),
         turns: turns.clone(),
     }
 }

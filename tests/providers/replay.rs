@@ -5,7 +5,8 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use shared::adapters::models::wire::{self, Protocol};
 use shared::adapters::models::{anthropic, openai};
-use shared::model::{ModelEvent, ModelFailure};
+use shared::bounds::ANSWER_WIRE_BYTES;
+use shared::model::{ModelEvent, ModelFailure, StopReason};
 use std::path::Path;
 
 type Events = Vec<Result<ModelEvent, (ModelFailure, String)>>;
@@ -82,4 +83,14 @@ fn a_stream_cut_short_anywhere_never_looks_complete() {
         let reason = text.find(r#""finish_reason":"tool_calls""#).unwrap();
         reason + text[reason..].find("\n\n").unwrap() + 2
     });
+}
+
+#[test]
+fn an_answer_that_is_longer_than_any_model_writes_is_cut_at_its_length() {
+    let silence = Bytes::from(format!(": {}\n\n", "x".repeat(1024 * 1024)));
+    let text = Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"so far\"}}]}\n\n");
+    let slices =
+        std::iter::once(text).chain(std::iter::repeat_n(silence, ANSWER_WIRE_BYTES / (1024 * 1024) + 5));
+    let events = read::<openai::answer::Answer>(slices.collect());
+    assert_eq!(events, [Ok(ModelEvent::Text("so far".to_owned())), Ok(ModelEvent::Stop(StopReason::Length))]);
 }

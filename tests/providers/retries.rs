@@ -127,3 +127,11 @@ async fn nothing_is_tried_again_once_a_word_was_said_or_a_tool_called() {
         assert_eq!(run(3, vec![broken]).await, (Err(ModelFailure::Overloaded), vec![]));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_the_counts_that_come_before_an_answer_only_the_last_is_kept() {
+    let counts = |output_tokens| ModelEvent::Usage(Usage { output_tokens, ..Usage::default() });
+    let thinking = (1..=1_000).map(|tokens| Ok(counts(tokens))).chain(good().unwrap()).collect();
+    let (events, _) = run(1, vec![Ok(thinking)]).await;
+    assert_eq!(events, Ok([vec![counts(1_000)], yes()].concat()));
+}

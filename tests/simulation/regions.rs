@@ -20,6 +20,7 @@ use shared::agent::home::{HomeInvoker, HomeParts, HomeReceiver};
 use shared::agent::runner::{Runner, RunnerParts};
 use shared::agent::{AgentInvoker, RunRequest, TurnStream};
 use shared::app::{App, Lifecycle, Stores};
+use shared::budget::Budget;
 use shared::clock::{Clock, Timestamp};
 use shared::config::Config;
 use shared::error::{Error, ErrorKind};
@@ -180,6 +181,7 @@ impl World {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             metrics: self.stage.metrics.clone(),
+            budget: Budget::unlimited(),
             turns: self.work.clone(),
         }));
         let peer = |to: usize| {
@@ -208,6 +210,7 @@ impl World {
             ids: self.ids.clone(),
             tenant: TenantId::single(),
             metrics: self.stage.metrics.clone(),
+            budget: Budget::unlimited(),
             lifecycle: Arc::new(Lifecycle::started(self.clock.now())),
         };
         let received = App { agents: receiver, ..app.clone() };

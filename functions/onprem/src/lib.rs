@@ -20,6 +20,7 @@ mod host;
 mod jobs;
 mod listen;
 mod logs;
+mod memory;
 mod note;
 mod output;
 #[cfg(feature = "aws")]

@@ -10,7 +10,7 @@ use crate::note::Note;
 use crate::site::{self, Site, Wrap};
 use crate::{listen, logs, output, workspaces};
 use clap::Args;
-use shared::bounds::THREADS;
+use shared::bounds::{BODY_WEIGHT, THREADS};
 use shared::config::Config;
 use shared::logs::LocalZone;
 use shared::principal::NewToken;
@@ -153,6 +153,20 @@ fn warn(config: &Config) {
     }
 }
 
+/// Tells if this process has too little memory for bodies that the settings allow.
+fn warn_of_little_memory(site: &Site) {
+    let budget = &site.app.budget;
+    let (largest, most) = (budget.largest() / BODY_WEIGHT, site.app.config.gateway.max_body_bytes);
+    if largest < most {
+        tracing::warn!(
+            target: "operation",
+            "requests of more than {largest} bytes are refused, though gateway.maxBodyBytes allows {most}: work may use {} \
+             bytes of memory; give the process more, or set gateway.memoryBudget",
+            budget.total()
+        );
+    }
+}
+
 async fn serve(
     host: &HostArgs,
     settings: &Settings,
@@ -172,6 +186,7 @@ async fn serve(
     let bound = listener.local_addr()?;
     leave_note(settings, &host.data);
     tell_tokens(&site).await?;
+    warn_of_little_memory(&site);
     first_token(&site).await?;
 
     let stop = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::folder;
+use crate::memory;
 use shared::adapters::folder::FolderFiles;
 use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
@@ -92,6 +93,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
     let metrics = Arc::new(Metrics::kept(Prometheus::default()));
     store.sightings().watched_by(Arc::new(RowWatch(Arc::clone(&metrics))));
     let tools = Arc::new(outside.tools);
+    let budget = memory::budget(&config.gateway);
     let tasks = TaskTracker::new();
     let runner = Runner::new(RunnerParts {
         config: Arc::clone(&config),
@@ -101,6 +103,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         clock: Arc::clone(&clock),
         ids: Arc::clone(&ids),
         metrics: Arc::clone(&metrics),
+        budget: budget.clone(),
         turns: tasks.clone(),
     });
     let lifecycle = Arc::new(Lifecycle::started(clock.now()));
@@ -114,6 +117,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         ids,
         tenant: TenantId::single(),
         metrics,
+        budget,
         lifecycle,
     };
     Ok(Site { app, tasks, store })

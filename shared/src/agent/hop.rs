@@ -2,6 +2,7 @@
 //! each a [`Line`]. An empty line only says that the answering process is alive.
 
 use super::{RunRequest, TurnEvent};
+use crate::bounds::HOP_LINE_BYTES;
 use crate::id::{TenantId, TurnId};
 use crate::session::{Failure, Session, SessionChange};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,17 @@ impl Line {
     }
 }
 
+/// Why bytes are no line of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// It is none that [`Line`] knows.
+    #[error("a line of something else")]
+    Unknown(#[from] serde_json::Error),
+    /// It is longer than [`HOP_LINE_BYTES`].
+    #[error("a line is longer than {HOP_LINE_BYTES} bytes")]
+    TooLong,
+}
+
 /// Puts lines together from bytes as they come.
 ///
 /// What stands in a line before a NUL is no part of it: the runtime of a function puts a prelude of its own in front of
@@ -73,6 +85,8 @@ impl Line {
 #[derive(Debug, Default)]
 pub struct Lines {
     waiting: Vec<u8>,
+    /// So many of them hold no end of a line.
+    searched: usize,
 }
 
 impl Lines {
@@ -84,14 +98,22 @@ impl Lines {
     /// The next whole line that is not empty.
     ///
     /// # Errors
-    /// It is none that [`Line`] knows.
-    pub fn next_line(&mut self) -> Option<Result<Line, serde_json::Error>> {
+    /// See [`LineError`]. Nothing sensible comes behind a line that is too long.
+    pub fn next_line(&mut self) -> Option<Result<Line, LineError>> {
         loop {
-            let end = self.waiting.iter().position(|byte| *byte == b'\n')?;
+            let Some(end) = self.waiting[self.searched..].iter().position(|byte| *byte == b'\n') else {
+                self.searched = self.waiting.len();
+                if self.searched <= HOP_LINE_BYTES {
+                    return None;
+                }
+                *self = Self::default();
+                return Some(Err(LineError::TooLong));
+            };
+            let end = std::mem::take(&mut self.searched) + end;
             let line: Vec<u8> = self.waiting.drain(..=end).collect();
             let text = line.rsplit(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
             if !text.is_empty() {
-                return Some(serde_json::from_slice(text));
+                return Some(serde_json::from_slice(text).map_err(LineError::from));
             }
         }
     }
@@ -127,6 +149,18 @@ mod tests {
             }
             assert_eq!(heard, said, "in parts of {size}");
         }
+    }
+
+    #[test]
+    fn a_line_without_end_is_an_error_and_is_not_kept() {
+        let mut lines = Lines::default();
+        let piece = vec![b'x'; 1024 * 1024];
+        let refused = (0..=HOP_LINE_BYTES / piece.len()).find_map(|_| {
+            lines.push(&piece);
+            lines.next_line()
+        });
+        assert!(matches!(refused, Some(Err(LineError::TooLong))), "{refused:?}");
+        assert_eq!(lines.waiting.len(), 0);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Recent {
     /// Keeps the transcript of a turn that ended with this lease, its last messages included.
     pub(super) fn keep(&self, lease: &Lease, messages: Vec<Message>) {
         let Some(seq) = messages.last().map(|message| message.seq) else { return };
-        let bytes = messages.iter().map(Message::bytes).sum();
+        let bytes = messages.iter().map(|message| message.body.bytes()).sum();
         if bytes > TRANSCRIPT_REMEMBERED_BYTES {
             return;
         }
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn the_one_used_longest_ago_makes_room_and_one_that_is_too_long_is_not_kept() {
         let recent = Recent::default();
-        let half = TRANSCRIPT_REMEMBERED_BYTES / 2 - messages(0)[0].bytes();
+        let half = TRANSCRIPT_REMEMBERED_BYTES / 2 - MessageBody::user_text("").bytes();
         let fit = TRANSCRIPTS_REMEMBERED_BYTES / TRANSCRIPT_REMEMBERED_BYTES;
         for number in 0..=fit {
             recent.keep(&lease(&format!("{number}")), messages(half));

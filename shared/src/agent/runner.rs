@@ -6,12 +6,14 @@
 use super::history;
 use super::home::elsewhere;
 use super::lane::{LaneGuard, Lanes, busy};
+use super::listener;
 use super::recent::Recent;
 use super::turn::{SoFar, TurnRun};
 use super::workspace::Instructions;
 use super::{Agent, AgentInvoker, RunOptions, RunRequest, TurnEvent, TurnStream};
 use crate::audit::NewAudit;
 use crate::bounds::RESUMPTIONS;
+use crate::budget::Budget;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -24,7 +26,6 @@ use crate::session::{Begun, Failure, Lease, NewTurn, SessionStore, Turn, TurnOut
 use crate::tool::Tool;
 use async_trait::async_trait;
 use futures::StreamExt;
-use futures::channel::mpsc;
 use futures::stream;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ pub struct RunnerParts {
     pub ids: Arc<dyn IdSource>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What turns and their listeners may hold in memory.
+    pub budget: Budget,
     /// Where turns run: a turn whose client left goes on here, and drain waits for it.
     pub turns: TaskTracker,
 }
@@ -127,13 +130,13 @@ impl Runner {
 
 #[async_trait]
 impl AgentInvoker for Runner {
-    async fn invoke(&self, request: RunRequest) -> Result<TurnStream, Error> {
+    async fn invoke(&self, mut request: RunRequest) -> Result<TurnStream, Error> {
         let shared = &self.shared;
         let agent = shared.agent(&request)?;
         let started = Instant::now();
         let lane = shared.enter_lane(&request.tenant, &request.session).await?;
         let until = started + shared.parts.config.turns.max_wait;
-        match shared.accept(&request, &agent, until).await? {
+        match shared.accept(&mut request, &agent, until).await? {
             Accepted::Replay(turn) => Ok(replay(*turn)),
             Accepted::Run { lease, so_far } => {
                 let principal = request.principal.clone();
@@ -216,7 +219,7 @@ impl Shared {
     /// session are finished first.
     async fn accept(
         self: &Arc<Self>,
-        request: &RunRequest,
+        request: &mut RunRequest,
         agent: &Agent,
         give_up: Instant,
     ) -> Result<Accepted, Error> {
@@ -279,17 +282,17 @@ impl Shared {
         }
     }
 
-    /// What the request adds to the session's transcript.
-    async fn new_input(&self, request: &RunRequest) -> Result<Vec<MessageBody>, Error> {
+    /// What the request adds to the session's transcript; taken out of it, since it may be large.
+    async fn new_input(&self, request: &mut RunRequest) -> Result<Vec<MessageBody>, Error> {
         if request.input.is_empty() {
             return Err(Error::invalid("Missing user message in `messages`.").at("messages"));
         }
         if !request.sticky || request.input.len() < 2 {
-            return Ok(request.input.clone());
+            return Ok(std::mem::take(&mut request.input));
         }
         let window = Window::newest(history::look_back(&request.input));
         let transcript = self.parts.sessions.transcript(&request.tenant, &request.session, window).await?;
-        Ok(history::unknown_part(&transcript, request.input.clone()))
+        Ok(history::unknown_part(&transcript, std::mem::take(&mut request.input)))
     }
 
     /// Sets an accepted turn going; its events come by the stream, which the turn does not need.
@@ -302,21 +305,23 @@ impl Shared {
         so_far: SoFar,
         lane: LaneGuard,
     ) -> TurnStream {
-        let (events, stream) = mpsc::unbounded();
+        let (teller, heard) =
+            listener::channel(&self.parts.budget, lease.session.clone(), lease.turn.clone());
         let accepted = TurnEvent::Accepted {
             turn: lease.turn.clone(),
             session: lease.session.clone(),
             session_id: lease.session_id.clone(),
             replayed: false,
         };
-        let run = TurnRun::new(Arc::clone(self), agent, principal, options, lease, Some(events));
+        let mut run = TurnRun::new(Arc::clone(self), agent, principal, options, lease, Some(teller));
+        run.weigh(&so_far);
         let work = async move {
             // Its outcome is stored and sent; an error is logged where it arose.
             let _ = run.complete(so_far).await;
             drop(lane);
         };
         self.parts.turns.spawn(Box::pin(work));
-        stream::once(async { Ok(accepted) }).chain(stream).boxed()
+        stream::once(async { Ok(accepted) }).chain(heard).boxed()
     }
 
     /// Goes on with an interrupted turn on the tracker, so that it ends even if the caller goes.

@@ -9,17 +9,18 @@ mod record;
 mod tool_calls;
 
 use super::history::{self, FAILED_NOTE};
+use super::listener::Teller;
 use super::runner::Shared;
 use super::{Agent, RunOptions, TurnEvent};
 use crate::audit::NewAudit;
-use crate::bounds::PROMPT_MESSAGES;
+use crate::bounds::{PROMPT_MESSAGES, TURN_BYTES};
+use crate::budget::Drawn;
 use crate::error::{Error, ErrorKind, StoreError};
 use crate::id::PrincipalId;
 use crate::message::{Message, MessageBody, ToolCall};
 use crate::metrics::RunLabels;
 use crate::model::{ModelRef, StopReason, Usage};
 use crate::session::{Failure, Lease, Parked, Reply, Step, TurnOutcome, Window};
-use futures::channel::mpsc::UnboundedSender;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,8 @@ const UNKNOWN_EFFECT: &str =
 /// Ends the transcript of a parked turn.
 const PARKED_NOTE: &str = "[This turn stopped at a call whose effect is not known. A person has to look.]";
 
-/// Events for whoever still listens.
-pub(super) type Listener = Option<UnboundedSender<Result<TurnEvent, Error>>>;
+/// How often a turn has a large text in memory: as transcript, as prompt, and as what goes to the vendor.
+const COPIES: usize = 3;
 
 /// One turn at work.
 pub(super) struct TurnRun {
@@ -42,9 +43,13 @@ pub(super) struct TurnRun {
     principal: PrincipalId,
     options: RunOptions,
     lease: Lease,
-    listener: Listener,
+    listener: Option<Teller>,
     /// The transcript behind the last summary, this turn's messages included.
     transcript: Vec<Message>,
+    /// Bytes of the steps that the turn has recorded.
+    recorded: usize,
+    /// What it has in memory.
+    drawn: Drawn,
     /// All text of the turn so far.
     text: String,
     usage: Usage,
@@ -100,10 +105,11 @@ impl TurnRun {
         principal: PrincipalId,
         options: RunOptions,
         lease: Lease,
-        listener: Listener,
+        listener: Option<Teller>,
     ) -> Self {
         let renew_at = Instant::now() + shared.parts.config.turns.lease / 3;
         let may_have_run = options.may_have_run;
+        let drawn = shared.parts.budget.draw();
         Self {
             shared,
             agent,
@@ -112,6 +118,8 @@ impl TurnRun {
             lease,
             listener,
             transcript: Vec::new(),
+            recorded: 0,
+            drawn,
             text: String::new(),
             usage: Usage::default(),
             steps: 0,
@@ -122,6 +130,17 @@ impl TurnRun {
             compacted_on_overflow: false,
             may_have_run,
         }
+    }
+
+    /// Counts what the turn has in memory, its beginning included if that is no part of its transcript yet.
+    pub(super) fn weigh(&mut self, so_far: &SoFar) {
+        let transcript = self.transcript.iter().map(|message| message.body.bytes()).sum::<usize>();
+        let begun = match so_far {
+            SoFar::Input(input) => input.iter().map(MessageBody::bytes).sum(),
+            SoFar::Steps(steps) => steps.iter().map(|step| step.body.bytes()).sum::<usize>(),
+        };
+        let instructions = self.options.instructions.as_ref().map_or(0, String::len);
+        self.drawn.hold((transcript + begun + instructions) * COPIES);
     }
 
     /// Ends an accepted turn that cannot be run.
@@ -304,7 +323,13 @@ impl TurnRun {
                     format!("[Stopped: the agent's limit of {} tokens per turn.]", self.agent.limits.tokens);
                 return Ok(self.stopped_at_limit(note));
             }
+            if self.recorded > TURN_BYTES {
+                let note =
+                    format!("[Stopped: the limit of {TURN_BYTES} bytes of tool calls and results per turn.]");
+                return Ok(self.stopped_at_limit(note));
+            }
             self.compact_if_due().await?;
+            self.weigh(&SoFar::Input(Vec::new()));
             self.steps += 1;
             let answer = self.ask_the_model().await?;
             history::join(&mut self.text, &answer.text);
@@ -363,6 +388,7 @@ impl TurnRun {
     async fn go_on_behind(&mut self, steps: &[Message]) -> Result<(), Halt> {
         let mut open: Vec<ToolCall> = Vec::new();
         for step in steps {
+            self.recorded += step.body.bytes();
             match &step.body {
                 MessageBody::Assistant { text, tool_calls } => {
                     self.steps += 1;
@@ -405,8 +431,7 @@ impl TurnRun {
     /// Tells whoever listens; nobody has to.
     fn tell(&self, event: Result<TurnEvent, Error>) {
         if let Some(listener) = &self.listener {
-            // The client left: the turn goes on all the same.
-            let _ = listener.unbounded_send(event);
+            listener.tell(event);
         }
     }
 }

@@ -4,8 +4,8 @@ mod rows;
 
 use super::Config;
 use crate::bounds::{
-    AUDIT_COUNTED, BACKLOG_COUNTED, BODY_LEVELS, Bound, CLOCK_SLACK, HEAD_BYTES, LANES_LOOKED_AT,
-    REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS, UNREADABLE_TOLD, Unit, most_of_other, most_of_token,
+    ANSWER_BYTES, ANSWER_BYTES_PER_TOKEN, ANSWER_CALLS, ANSWER_WIRE_BYTES, AUDIT_COUNTED, BACKLOG_COUNTED, BODY_VALUES, BODY_LEVELS, Bound, CLOCK_SLACK, HEAD_BYTES, HOP_LINE_BYTES, LANES_LOOKED_AT, LISTENER_BYTES, MESSAGE_PARTS, REQUEST_MESSAGES,
+    REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS, TURN_BYTES, UNREADABLE_TOLD, Unit, most_of_other, most_of_token,
 };
 use std::time::Duration;
 
@@ -139,6 +139,40 @@ impl Config {
                 None,
                 "a time that lies further ahead than it can is none",
             ),
+            row(
+                "request.messages",
+                REQUEST_MESSAGES,
+                Unit::Count,
+                None,
+                "400 invalid, naming `messages` or `input`",
+            ),
+            row(
+                "request.parts",
+                MESSAGE_PARTS,
+                Unit::Count,
+                None,
+                "400 invalid, naming the message's content",
+            ),
+            row("request.values", BODY_VALUES, Unit::Count, None, "400 invalid"),
+            row("answer.bytes", ANSWER_BYTES, Unit::Bytes, None, "the turn ends as `length`"),
+            row(
+                "answer.bytesPerToken",
+                ANSWER_BYTES_PER_TOKEN,
+                Unit::Bytes,
+                None,
+                "the turn ends as `length`",
+            ),
+            row(
+                "answer.toolCalls",
+                ANSWER_CALLS,
+                Unit::Count,
+                None,
+                "none is run; the turn ends as `length`",
+            ),
+            row("answer.wire", ANSWER_WIRE_BYTES, Unit::Bytes, None, "the turn ends as `length`"),
+            row("turn.recorded", TURN_BYTES, Unit::Bytes, None, "the turn ends as `length`"),
+            row("listener.waiting", LISTENER_BYTES, Unit::Bytes, None, "the rest is told at the turn's end"),
+            row("hop.line", HOP_LINE_BYTES, Unit::Bytes, None, "503 unavailable"),
         ]
     }
 }

@@ -69,6 +69,9 @@ pub(super) struct Gateway {
     /// Most bytes of a request's body. Default 20971520 (20 MiB).
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub max_body_bytes: Option<u32>,
+    /// Memory for bodies, turns and listeners together, in bytes or as a text like `300MB` (at least 8 MB); beyond it new
+    /// work is answered 503. Default: two fifths of what the process may use (its cgroup's limit, or the machine's memory).
+    pub memory_budget: Option<Quantity>,
     /// Seconds of silence on a stream before a heartbeat. Default 10.
     #[schemars(range(min = 0.01, max = 3600))]
     pub heartbeat_seconds: Option<f64>,

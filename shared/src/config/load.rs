@@ -4,6 +4,7 @@ use super::check::{check, closest};
 use super::file::{self, Bind, TextOrSwitch, Tls};
 use super::problems::Problems;
 use super::schema::Schema;
+use super::units::memory;
 use super::{Config, Env, GUIDE_HSTS, GatewayConfig, HooksConfig, Hsts, TurnConfig, providers, source};
 use crate::agent::Agent;
 use crate::bounds::{ERROR_BYTES, SETTINGS_BYTES};
@@ -15,6 +16,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
+
+/// Least memory budget: with less, no request of some size would ever find room.
+const LEAST_BUDGET: u64 = 8 * 1024 * 1024;
 
 /// Which models agents ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,12 +234,25 @@ impl Reader<'_> {
                 default.max_connections_per_address,
             ),
             write_timeout: seconds(file.write_timeout_seconds, default.write_timeout),
+            memory_budget: file.memory_budget.as_ref().and_then(|budget| self.memory_budget(budget)),
             trusted_proxies,
             tls_in_front,
             hsts,
             heartbeat: seconds(file.heartbeat_seconds, default.heartbeat),
             drain: seconds(file.drain_seconds, default.drain),
         }
+    }
+
+    fn memory_budget(&mut self, written: &file::Quantity) -> Option<u64> {
+        match memory(written) {
+            Ok(bytes) if bytes >= LEAST_BUDGET => return Some(bytes),
+            Ok(bytes) => self.problems.add(
+                "gateway.memoryBudget",
+                format!("{bytes} bytes are too little to take requests; write at least \"8MB\""),
+            ),
+            Err(problem) => self.problems.add("gateway.memoryBudget", problem),
+        }
+        None
     }
 
     fn custom_address(&mut self, host: Option<&str>) -> IpAddr {

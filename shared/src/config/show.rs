@@ -44,7 +44,7 @@ fn gateway(gateway: &GatewayConfig) -> Value {
         Hsts::Never => json!(false),
         Hsts::Always(value) => json!(value),
     };
-    json!({
+    let mut out = json!({
         "port": gateway.listen.port(),
         "bind": "custom",
         "customBindHost": gateway.listen.ip(),
@@ -58,7 +58,11 @@ fn gateway(gateway: &GatewayConfig) -> Value {
         "http": {"securityHeaders": {"strictTransportSecurity": hsts}},
         "heartbeatSeconds": seconds(gateway.heartbeat),
         "drainSeconds": seconds(gateway.drain),
-    })
+    });
+    if let Some(bytes) = gateway.memory_budget {
+        out["memoryBudget"] = json!(bytes);
+    }
+    out
 }
 
 fn agent(agent: &Agent, is_default: bool) -> Value {

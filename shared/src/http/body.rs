@@ -1,8 +1,12 @@
 //! Bodies: reading one within its limits, making sense of it as JSON, answering JSON; paths and queries.
 
 use super::error::ApiError;
-use crate::bounds::BODY_LEVELS;
-use crate::bounds::BODY_TIME;
+use super::{Gateway, fields};
+use crate::bounds::{
+    BODY_LEVELS, BODY_TIME, BODY_VALUES, BODY_WEIGHT, COUNTED_BODY_BYTES, VALUE_WEIGHT,
+};
+use crate::budget::Drawn;
+use crate::error::{Error, ErrorKind};
 use crate::nesting::{TooDeep, too_deep};
 use crate::quote::{quoted, reason};
 use axum::body::Body;
@@ -12,30 +16,192 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
 
 /// The content type of every JSON answer.
 pub(super) const JSON: &str = "application/json; charset=utf-8";
 
-/// Reads a whole body of at most `most` bytes.
+/// When to try again after there was no memory for a body: those that are read take a second or two.
+const ROOM_IN: Duration = Duration::from_secs(2);
+
+/// A whole body, and what is lent for it until it is dropped: keep it until its work is accepted.
+#[derive(Debug)]
+pub(super) struct Taken {
+    bytes: Bytes,
+    lent: Drawn,
+}
+
+impl Deref for Taken {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Taken {
+    /// Gives the bytes back, but not what is lent: the request that was made of them is about as large.
+    pub(super) fn understood(self) -> Drawn {
+        self.lent
+    }
+}
+
+/// Reads a whole body of at most `most` bytes. Memory for all of it is lent before the first byte is read, if it says its
+/// length, and else as it grows.
 ///
 /// # Errors
-/// 413 when it is longer, 408 when it takes longer than 30 s, 400 when the connection breaks.
-pub(super) async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result<Bytes, ApiError> {
+/// 413 when it is longer, or longer than this process could ever hold; 503 when there is no memory for it right now; 408 when
+/// it takes longer than 30 s; 400 when the connection breaks, or when it holds too many values.
+pub(super) async fn read(
+    gateway: &Gateway,
+    body: Body,
+    headers: &HeaderMap,
+    most: usize,
+) -> Result<Taken, ApiError> {
+    let most = most.min(gateway.app.budget.largest() / BODY_WEIGHT);
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let declared = declared.and_then(|text| text.parse::<u64>().ok());
-    if declared.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
+    let declared = declared.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    if declared.is_some_and(|length| length > most) {
         return Err(ApiError::too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, most).collect());
-    match collected.await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large()),
-        Ok(Err(_)) => Err(ApiError::invalid("the body could not be read")),
+    let mut body = Limited::new(body, most);
+    match tokio::time::timeout(BODY_TIME, collect(gateway, &mut body, declared.unwrap_or(0))).await {
+        Ok(Ok(taken)) => Ok(taken),
+        Ok(Err(Unread::TooLong)) => Err(ApiError::too_large()),
+        Ok(Err(Unread::Broken)) => Err(ApiError::invalid("the body could not be read")),
+        Ok(Err(Unread::NoRoom)) => {
+            gateway.app.metrics.memory_refused();
+            // A client that sends without being asked to would else lose the answer together with its connection.
+            if !headers.contains_key(header::EXPECT) {
+                let _ = tokio::time::timeout(BODY_TIME, ignore(body)).await;
+            }
+            let message = "this gateway has no memory for the request right now; try again";
+            Err(Error::new(ErrorKind::Unavailable, message).after(ROOM_IN).into())
+        }
+        Ok(Err(Unread::Crowded(error))) => Err(error),
         Err(_) => Err(ApiError::invalid("Request body timeout")
             .with_status(StatusCode::REQUEST_TIMEOUT)
             .with_code("request_timeout")),
+    }
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLong,
+    Broken,
+    NoRoom,
+    Crowded(ApiError),
+}
+
+async fn collect(gateway: &Gateway, body: &mut Limited<Body>, declared: usize) -> Result<Taken, Unread> {
+    let mut lent = gateway.app.budget.draw();
+    if !lent.reserve(declared * BODY_WEIGHT) {
+        return Err(Unread::NoRoom);
+    }
+    let mut first = None;
+    let mut rest = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| if error.is::<LengthLimitError>() { Unread::TooLong } else { Unread::Broken })?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        length += bytes.len();
+        let missing = (length * BODY_WEIGHT).saturating_sub(lent.bytes());
+        if missing > 0 && !lent.reserve(missing) {
+            return Err(Unread::NoRoom);
+        }
+        // Most bodies come in one piece, which is then the body.
+        match (&first, rest.is_empty()) {
+            (None, true) => first = Some(bytes),
+            _ => {
+                if rest.is_empty() {
+                    rest.reserve(declared.max(length));
+                    rest.extend_from_slice(&first.take().unwrap_or_default());
+                }
+                rest.extend_from_slice(&bytes);
+            }
+        }
+    }
+    let bytes = first.unwrap_or_else(|| rest.freeze());
+    if bytes.len() > COUNTED_BODY_BYTES {
+        let values = values_in(&bytes);
+        let most = BODY_VALUES.min(gateway.app.budget.largest() / VALUE_WEIGHT);
+        if values > most {
+            return Err(Unread::Crowded(crowded(&bytes, most)));
+        }
+        // A body is either long texts or many values: what is lent for the bytes counts for both.
+        let missing = (values * VALUE_WEIGHT).saturating_sub(lent.bytes());
+        if missing > 0 && !lent.reserve(missing) {
+            return Err(Unread::NoRoom);
+        }
+    }
+    Ok(Taken { bytes, lent })
+}
+
+async fn ignore(mut body: Limited<Body>) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// About how many values a JSON text holds: each but the first stands behind a comma or an opening bracket.
+fn values_in(text: &[u8]) -> usize {
+    let (mut values, mut in_text, mut escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
+/// What is wrong with a body of too many values: its messages, if those are too many.
+fn crowded(body: &[u8], most: usize) -> ApiError {
+    #[derive(Deserialize)]
+    struct Lists {
+        #[serde(default)]
+        messages: Entries,
+        #[serde(default)]
+        input: Entries,
+    }
+    if let Ok(Lists { messages, input }) = serde_json::from_slice::<Lists>(body) {
+        for (field, entries) in [("messages", messages), ("input", input)] {
+            if let Err(error) = fields::entries(entries.0, field) {
+                return error;
+            }
+        }
+    }
+    ApiError::invalid(format!("the body holds more than {most} values; send a shorter request"))
+}
+
+/// The length of a list, which is not kept.
+#[derive(Default)]
+struct Entries(usize);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counter;
+        impl<'de> Visitor<'de> for Counter {
+            type Value = Entries;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+                let mut length = 0;
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    length += 1;
+                }
+                Ok(Entries(length))
+            }
+        }
+        deserializer.deserialize_seq(Counter)
     }
 }
 
@@ -92,7 +258,7 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
         Ok(bytes) => {
             (status, [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))], bytes).into_response()
         }
-        Err(error) => ApiError::from(crate::error::Error::internal(error)).into_response(),
+        Err(error) => ApiError::from(Error::internal(error)).into_response(),
     }
 }
 
@@ -125,6 +291,29 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryArgs<T> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
             Err(rejection) => Err(ApiError::invalid(reason(&rejection.body_text()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts_only() {
+        let count = |text: &str| values_in(text.as_bytes());
+        assert_eq!(count("7"), 0);
+        assert_eq!(count(r#"{"a": [1, 2, {}], "b,[{": "x,\\\"[,{"}"#), 6);
+        assert_eq!(count(&format!("[{}]", vec!["[]"; 1_000].join(","))), 2_000);
+    }
+
+    #[test]
+    fn a_crowded_body_is_refused_for_its_messages_if_those_are_too_many() {
+        let list =
+            |field: &str, entries: usize| format!("{{\"{field}\": [{}]}}", vec!["[]"; entries].join(","));
+        for (field, named) in [("messages", "messages"), ("input", "input"), ("other", "the body")] {
+            let error = crowded(list(field, BODY_VALUES).as_bytes(), BODY_VALUES);
+            assert!(error.message().contains(named), "{}", error.message());
         }
     }
 }

@@ -49,15 +49,15 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Chat)?;
-    let bytes = body::read(body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    let bytes = body::read(&gateway, body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
     let (request, asked) = understand(&gateway, &caller, &headers, &bytes)?;
-    drop(bytes);
+    let lent = bytes.understood();
     if asked.stream {
         let started_at = gateway.app.clock.now();
         let frames = move |run: Run| Chunks::of(run, asked, started_at);
-        Box::pin(run::stream(gateway, request, frames, refusal)).await
+        Box::pin(run::stream(gateway, request, lent, frames, refusal)).await
     } else {
-        let mut run = Box::pin(run::start(&gateway, request)).await?;
+        let mut run = Box::pin(run::start(&gateway, request, lent)).await?;
         let reply = run::reply_as_chosen(run.outcome().await?, &asked.tool_choice)?;
         let mut response = body::json(StatusCode::OK, &completion(&run.turn, &asked.model, &reply));
         run.name(response.headers_mut());

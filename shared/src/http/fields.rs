@@ -1,7 +1,7 @@
 //! Fields that more than one surface has, and what each may be.
 
 use super::error::ApiError;
-use crate::bounds::{REQUEST_TOOLS, TOOL_NAME_BYTES};
+use crate::bounds::{ANSWER_CALLS, MESSAGE_PARTS, REQUEST_MESSAGES, REQUEST_TOOLS, TOOL_NAME_BYTES};
 use crate::model::ToolChoice;
 use crate::tool::{Effect, ToolSpec};
 use serde::Deserialize;
@@ -12,6 +12,37 @@ use utoipa::ToSchema;
 /// A field of the request is wrong.
 pub(super) fn wrong(param: &str, rule: &str) -> ApiError {
     ApiError::invalid_at(param, format!("`{param}` {rule}."))
+}
+
+/// Checks how many entries the list of messages or items has.
+///
+/// # Errors
+/// 400, naming `param`: too many.
+pub(super) fn entries(count: usize, param: &str) -> Result<(), ApiError> {
+    within(count, REQUEST_MESSAGES, param)
+}
+
+/// Checks how many parts a message has.
+///
+/// # Errors
+/// 400, naming `param`: too many.
+pub(super) fn parts(count: usize, param: &str) -> Result<(), ApiError> {
+    within(count, MESSAGE_PARTS, param)
+}
+
+/// Checks how many calls a message of the assistant has.
+///
+/// # Errors
+/// 400, naming `param`: too many.
+pub(super) fn calls(count: usize, param: &str) -> Result<(), ApiError> {
+    within(count, ANSWER_CALLS, param)
+}
+
+fn within(count: usize, most: usize, param: &str) -> Result<(), ApiError> {
+    if count > most {
+        return Err(wrong(param, &format!("has {count} entries; at most {most} are taken")));
+    }
+    Ok(())
 }
 
 /// A number within bounds; `None` if absent or null.

@@ -5,7 +5,7 @@
 
 use super::Gateway;
 use super::auth::{Caller, HookCaller};
-use super::body;
+use super::body::{self, Taken};
 use super::error::ApiError;
 use super::fields::wrong;
 use super::turns::{self, TurnStatus};
@@ -20,7 +20,7 @@ use crate::message::MessageBody;
 use crate::model::ModelRef;
 use crate::principal::Scope;
 use crate::session::Idempotency;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -172,10 +172,10 @@ async fn read(
     caller: &Caller,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Bytes, ApiError> {
+) -> Result<Taken, ApiError> {
     caller.needs(Scope::Hooks)?;
     gateway.accepts_work()?;
-    body::read(body, headers, HOOK_BODY_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
+    body::read(gateway, body, headers, HOOK_BODY_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
 }
 
 async fn run_agent(
@@ -198,6 +198,7 @@ async fn run_agent(
     let model = hook.model.as_deref().map(|name| target::other_model(config, caller, name)).transpose()?;
     let channel = hook.channel.as_deref().map(|name| target::channel_named(name, "channel")).transpose()?;
     let idempotency = idempotency::of_body(AGENT, headers, hook.idempotency_key.as_deref(), &bytes)?;
+    drop(bytes);
     let turn = turn_id(gateway, caller, AGENT, idempotency.as_ref());
     let isolated = match hook.session_mode.as_deref() {
         None => hook.session_key.is_none(),
@@ -254,6 +255,7 @@ async fn run_wake(
     let session = named_session(gateway, agent, hook.session_key.as_deref())?;
     let session = session.unwrap_or_else(|| SessionKey::new(format!("agent:{}:main", agent.id)));
     let idempotency = idempotency::of_body(WAKE, headers, hook.idempotency_key.as_deref(), &bytes)?;
+    drop(bytes);
     let turn = turn_id(gateway, caller, WAKE, idempotency.as_ref());
     let incoming =
         Incoming { agent, session, sticky: true, name: "Wake", text: &text, model: None, channel: None };

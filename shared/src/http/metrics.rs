@@ -43,6 +43,7 @@ pub(super) async fn scrape(
             }
         }
     }
+    app.metrics.memory(app.budget.drawn(), app.budget.total());
     let Some(text) = app.metrics.render() else {
         let message =
             "nothing is kept for a scrape here; the platform's metrics have what this installation reports";

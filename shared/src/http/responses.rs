@@ -58,19 +58,23 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     caller.needs(Scope::Chat)?;
-    let bytes = body::read(body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    let bytes = body::read(&gateway, body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
     let Asked { request, response, how } = understand(&gateway, &caller, &headers, &bytes).await?;
-    drop(bytes);
+    let lent = bytes.understood();
     match how {
-        How::Background => enqueue(&gateway, &caller, request).await,
+        How::Background => {
+            let queued = enqueue(&gateway, &caller, request).await;
+            drop(lent);
+            queued
+        }
         How::Streamed => {
             let tool_choice = request.options.tool_choice.clone();
             let frames = move |run: Run| frames(run, response, tool_choice);
-            Box::pin(run::stream(gateway, request, frames, events::refusal)).await
+            Box::pin(run::stream(gateway, request, lent, frames, events::refusal)).await
         }
         How::Whole => {
             let tool_choice = request.options.tool_choice.clone();
-            let mut run = Box::pin(run::start(&gateway, request)).await?;
+            let mut run = Box::pin(run::start(&gateway, request, lent)).await?;
             let reply = run::reply_as_chosen(run.outcome().await?, &tool_choice)?;
             let mut response = response.of(&run.turn);
             response.complete(reply);

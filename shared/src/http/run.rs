@@ -4,6 +4,7 @@ use super::Gateway;
 use super::error::ApiError;
 use super::{idempotency, sse};
 use crate::agent::{RunRequest, TurnEvent, TurnStream};
+use crate::budget::Drawn;
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionKey, TurnId};
 use crate::model::ToolChoice;
@@ -48,13 +49,14 @@ impl Spoken {
     }
 }
 
-/// Has the turn accepted.
+/// Has the turn accepted. What is `lent` for its request is given back then: the turn counts what it holds itself.
 ///
 /// # Errors
 /// It was not: those of [`crate::agent::AgentInvoker::invoke`], or the gateway takes no more work.
-pub(super) async fn start(gateway: &Gateway, request: RunRequest) -> Result<Run, ApiError> {
+pub(super) async fn start(gateway: &Gateway, request: RunRequest, lent: Drawn) -> Result<Run, ApiError> {
     gateway.accepts_work()?;
     let mut events = gateway.app.agents.invoke(request).await?;
+    drop(lent);
     match events.next().await {
         Some(Ok(TurnEvent::Accepted { turn, session, replayed, .. })) => {
             Ok(Run { turn, session, replayed, events: events.peekable(), spoken: Spoken::default() })
@@ -132,6 +134,7 @@ impl Run {
 pub(super) async fn stream<F>(
     gateway: Arc<Gateway>,
     request: RunRequest,
+    lent: Drawn,
     frames: F,
     refusal: fn(&ApiError) -> Vec<Bytes>,
 ) -> Result<Response, ApiError>
@@ -142,7 +145,7 @@ where
     let spoken = Spoken::default();
     let told = spoken.clone();
     let mut starting =
-        async move { start(&gateway, request).await.map(|run| Run { spoken: told, ..run }) }.boxed();
+        async move { start(&gateway, request, lent).await.map(|run| Run { spoken: told, ..run }) }.boxed();
     let Ok(started) = timeout(heartbeat, &mut starting).await else {
         let late = starting.map(move |started| match started {
             Ok(run) => frames(run),

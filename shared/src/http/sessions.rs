@@ -254,7 +254,7 @@ pub(super) async fn reset(
     body: Body,
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Sessions)?;
-    let bytes = body::read(body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    let bytes = body::read(&gateway, body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
     let route = format!("/v1/sessions/{key}/reset");
     let idempotency = idempotency::of(&route, &headers, &bytes)?;
     let app = &gateway.app;

@@ -68,7 +68,7 @@ pub async fn run(app: App, work: TaskTracker, stop: CancellationToken) {
         }
         in_vain.retain(|_, since| since.elapsed() < LEFT_ALONE);
         let places = ON_A_SERVER.saturating_sub(resumed.len());
-        if places > 0 {
+        if places > 0 && !app.budget.is_spent() {
             let found = found(&app, &in_vain.keys().cloned().collect()).await;
             let first = together(&found, places, resumed.is_empty());
             resumed.extend(found.into_iter().take(first).map(|found| set_going(&app, &work, found.turn)));

@@ -50,16 +50,18 @@ impl<P: ModelProvider> ModelProvider for Retried<P> {
 /// One attempt, up to the first event that is more than a count of tokens.
 async fn begin(inner: &impl ModelProvider, request: &ModelRequest) -> Result<ModelStream, ModelError> {
     let mut stream = inner.stream(request).await?;
-    let mut read = Vec::new();
+    let (mut usage, mut first) = (None, None);
     while let Some(event) = stream.next().await {
-        let event = event?;
-        let begun = !matches!(event, ModelEvent::Usage(_));
-        read.push(Ok(event));
-        if begun {
-            break;
+        match event? {
+            // Only the last one counts; a model that thinks for long may send one in every chunk.
+            counts @ ModelEvent::Usage(_) => usage = Some(Ok(counts)),
+            begun => {
+                first = Some(Ok(begun));
+                break;
+            }
         }
     }
-    Ok(futures::stream::iter(read).chain(stream).boxed())
+    Ok(futures::stream::iter(usage.into_iter().chain(first)).chain(stream).boxed())
 }
 
 /// How long to wait before the next attempt; `None` if there is to be none.

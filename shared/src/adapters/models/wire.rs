@@ -5,9 +5,9 @@
 
 use super::fault::{Fault, VendorError};
 use super::sse::{SseEvent, SseReader};
-use crate::bounds::VENDOR_ERROR_BYTES;
+use crate::bounds::{ANSWER_WIRE_BYTES, VENDOR_ERROR_BYTES};
 use crate::config::ProviderConfig;
-use crate::model::{ModelError, ModelEvent, ModelRef, ModelStream};
+use crate::model::{ModelError, ModelEvent, ModelRef, ModelStream, StopReason};
 use crate::secret::Secret;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -235,6 +235,7 @@ pub fn events<P: Protocol>(
 ) -> impl Stream<Item = Result<ModelEvent, Fault>> + Send + 'static {
     Events {
         bytes: Some(bytes),
+        read: 0,
         reader: SseReader::default(),
         frames: Vec::new(),
         protocol,
@@ -247,6 +248,8 @@ pub fn events<P: Protocol>(
 struct Events<P> {
     /// `None` once nothing more is to be read.
     bytes: Option<BoxStream<'static, Result<Bytes, Fault>>>,
+    /// Bytes so far.
+    read: usize,
     reader: SseReader,
     /// Empty between polls; kept for its memory.
     frames: Vec<SseEvent>,
@@ -260,6 +263,13 @@ struct Events<P> {
 
 impl<P: Protocol> Events<P> {
     fn take_in(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.read = self.read.saturating_add(bytes.len());
+        if self.read > ANSWER_WIRE_BYTES {
+            // Whatever it says, it is more than any model has to say: what came counts as cut at its length.
+            self.bytes = None;
+            self.ready.push_back(ModelEvent::Stop(StopReason::Length));
+            return Ok(());
+        }
         let verdict = self.reader.push(bytes, &mut self.frames);
         for frame in self.frames.drain(..) {
             self.protocol.read(&frame, &mut self.ready)?;

@@ -2,6 +2,7 @@
 
 use super::{Halt, TurnRun};
 use crate::agent::{TurnEvent, prompt};
+use crate::bounds::{ANSWER_BYTES, ANSWER_CALLS, answer_bytes};
 use crate::config::ModelInfo;
 use crate::error::Error;
 use crate::message::ToolCall;
@@ -82,12 +83,17 @@ impl TurnRun {
         told: &mut bool,
     ) -> Result<Result<Answer, ModelError>, Halt> {
         let mut answer = Answer { text: String::new(), calls: Vec::new(), stop: StopReason::End };
+        let most = self.room(model);
+        let mut room = most;
+        let mut drawn = self.shared.parts.budget.draw();
         let mut usage = Usage::default();
         let mut events = match self.while_holding(call).await? {
             Ok(events) => events,
             Err(error) => return Ok(Err(error)),
         };
         loop {
+            // Once as it is put together, once as it waits to be stored.
+            drawn.hold(2 * (most - room));
             let event = match self.while_holding(events.next()).await? {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => return Ok(Err(error)),
@@ -97,18 +103,37 @@ impl TurnRun {
                 }
             };
             match event {
-                ModelEvent::Text(delta) => {
+                ModelEvent::Text(mut delta) => {
+                    let fits = delta.floor_char_boundary(room);
+                    let too_long = fits < delta.len();
+                    delta.truncate(fits);
+                    room -= fits;
                     if answer.text.is_empty() && !self.text.is_empty() && !delta.is_empty() {
                         self.tell(Ok(TurnEvent::Text { delta: "\n\n".to_owned() }));
                     }
                     answer.text.push_str(&delta);
                     *told = true;
                     self.tell(Ok(TurnEvent::Text { delta }));
+                    if too_long {
+                        self.cut(model, &mut answer);
+                        break;
+                    }
                 }
                 ModelEvent::ToolCallStart { id, name, .. } => {
+                    let taken = room.checked_sub(id.len() + name.len());
+                    let Some(left) = taken.filter(|_| answer.calls.len() < ANSWER_CALLS) else {
+                        self.cut(model, &mut answer);
+                        break;
+                    };
+                    room = left;
                     answer.calls.push(ToolCall { id, name, arguments: String::new() });
                 }
                 ModelEvent::ToolCallArguments { index, delta } => {
+                    let Some(left) = room.checked_sub(delta.len()) else {
+                        self.cut(model, &mut answer);
+                        break;
+                    };
+                    room = left;
                     if let Some(call) = answer.calls.get_mut(index) {
                         call.arguments.push_str(&delta);
                     }
@@ -116,6 +141,10 @@ impl TurnRun {
                 ModelEvent::Usage(latest) => usage = latest,
                 ModelEvent::Stop(stop) => {
                     answer.stop = stop;
+                    if stop == StopReason::Length {
+                        // A call that was cut off is not the one that the model meant.
+                        answer.calls.pop_if(|call| call.parsed_arguments().is_err());
+                    }
                     break;
                 }
             }
@@ -123,6 +152,26 @@ impl TurnRun {
         self.usage.add(&usage);
         self.shared.parts.metrics.model_tokens(&model.provider, &model.model, &usage);
         Ok(Ok(answer))
+    }
+
+    /// Most bytes that the model's answer may have.
+    fn room(&self, model: &ModelRef) -> usize {
+        let provider = self.shared.parts.config.providers.get(&model.provider);
+        let named = provider.and_then(|provider| provider.models.get(&model.model));
+        let tokens = self.options.sampling.max_tokens.or(named.map(|info| info.max_tokens));
+        answer_bytes(tokens).min(ANSWER_BYTES.saturating_sub(self.text.len()))
+    }
+
+    /// Ends an answer that is longer than may be. Its calls are none: the last one is cut off, and a model that has lost
+    /// its way shall not act.
+    fn cut(&self, model: &ModelRef, answer: &mut Answer) {
+        tracing::warn!(target: "operation", { turn.id = %self.lease.turn,
+            session.key = %self.lease.session,
+            model = %model,
+            bytes = answer.text.len(),
+            calls = answer.calls.len() }, "a model's answer was cut: it was longer than its limit of tokens can be");
+        answer.calls.clear();
+        answer.stop = StopReason::Length;
     }
 
     fn model_request(&self, model: ModelRef) -> ModelRequest {

@@ -26,6 +26,7 @@ impl TurnRun {
             self.audit = step.audit;
             return Err(halt);
         }
+        self.recorded += step.messages.iter().map(MessageBody::bytes).sum::<usize>();
         self.extend_transcript(first, step.messages);
         Ok(())
     }

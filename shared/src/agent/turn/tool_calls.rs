@@ -2,6 +2,7 @@
 
 use super::{Halt, TurnRun};
 use crate::agent::TurnEvent;
+use crate::bounds::TURN_BYTES;
 use crate::message::{MessageBody, ToolCall};
 use crate::quote::quoted;
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
@@ -33,6 +34,9 @@ impl TurnRun {
     }
 
     async fn call_tool(&mut self, call: &ToolCall) -> Result<(String, bool), Halt> {
+        if self.recorded > TURN_BYTES {
+            return Ok((format!("Not run: the turn has reached its limit of {TURN_BYTES} bytes."), true));
+        }
         let Some(tool) = self.tool(&call.name) else {
             return Ok((format!("Tool not available: {}", quoted(&call.name)), true));
         };

@@ -298,6 +298,7 @@ fn chosen(object: &Map<String, Value>) -> Option<&str> {
 
 /// What was said, oldest first, and the texts of all system and developer messages.
 fn messages(messages: Vec<ChatMessage<'_>>) -> Result<(Vec<MessageBody>, Option<String>), ApiError> {
+    fields::entries(messages.len(), "messages")?;
     let mut input = Vec::with_capacity(messages.len());
     let mut instructions: Vec<String> = Vec::new();
     let mut pictures = Pictures::default();
@@ -353,6 +354,7 @@ fn text_of(content: Content<'_>, at: &str) -> Result<String, ApiError> {
         Content::Text(text) => return Ok(text.into_owned()),
         Content::Parts(parts) => parts,
     };
+    fields::parts(parts.len(), &format!("{at}.content"))?;
     let mut texts = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
         let text = match &*part.kind {
@@ -379,6 +381,7 @@ fn user_parts(content: Content<'_>, at: &str, pictures: &mut Pictures) -> Result
         Content::Text(text) => return Ok(vec![Part::Text { text: text.into_owned() }]),
         Content::Parts(parts) => parts,
     };
+    fields::parts(parts.len(), &format!("{at}.content"))?;
     let mut out = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
         let at = format!("{at}.content[{index}]");
@@ -400,6 +403,7 @@ fn user_parts(content: Content<'_>, at: &str, pictures: &mut Pictures) -> Result
 }
 
 fn tool_calls(calls: Vec<ChatToolCall>, at: &str) -> Result<Vec<ToolCall>, ApiError> {
+    fields::calls(calls.len(), &format!("{at}.tool_calls"))?;
     let mut out = Vec::with_capacity(calls.len());
     for (index, call) in calls.into_iter().enumerate() {
         if call.kind != "function" {

@@ -1,7 +1,7 @@
 //! Input items, as the Open Responses specification writes them, to the messages of a turn.
 
 use super::super::error::ApiError;
-use super::super::fields::wrong;
+use super::super::fields::{self, wrong};
 use super::super::images::Pictures;
 use super::files;
 use crate::message::{MessageBody, Part, ToolCall};
@@ -30,6 +30,7 @@ pub(super) fn read(input: Value) -> Result<Input, ApiError> {
     match input {
         Value::String(text) => reader.user(vec![Part::Text { text }]),
         Value::Array(items) => {
+            fields::entries(items.len(), "input")?;
             for (index, item) in items.into_iter().enumerate() {
                 reader.item(item, &format!("input[{index}]"))?;
             }
@@ -240,7 +241,10 @@ fn typed(part: Value, at: &str) -> Result<(String, Map<String, Value>), ApiError
 
 fn array(content: Value, at: &str) -> Result<Vec<Value>, ApiError> {
     match content {
-        Value::Array(items) => Ok(items),
+        Value::Array(items) => {
+            fields::parts(items.len(), at)?;
+            Ok(items)
+        }
         _ => Err(wrong(at, "must be a string or an array")),
     }
 }
