@@ -257,6 +257,8 @@ impl Metrics {
     /// How many jobs this process works on.
     pub fn worker_places_in_use(&self, in_use: usize) {
         self.gauge("reef_worker_places_in_use", Vec::new()).set(to_f64(in_use as u64));
+    }
+
     /// What work has drawn of the memory that is lent to it, in bytes.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; memory is far below 2^53 bytes")]
     pub fn memory(&self, drawn: usize, total: usize) {

@@ -2,9 +2,7 @@
 
 use super::error::ApiError;
 use super::{Gateway, fields};
-use crate::bounds::{
-    BODY_LEVELS, BODY_TIME, BODY_VALUES, BODY_WEIGHT, COUNTED_BODY_BYTES, VALUE_WEIGHT,
-};
+use crate::bounds::{BODY_LEVELS, BODY_TIME, BODY_VALUES, BODY_WEIGHT, COUNTED_BODY_BYTES, VALUE_WEIGHT};
 use crate::budget::Drawn;
 use crate::error::{Error, ErrorKind};
 use crate::nesting::{TooDeep, too_deep};

@@ -97,7 +97,8 @@ async fn run(
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Tools)?;
     let app = &gateway.app;
-    let bytes = body::read(gateway, body, headers, TOOL_BODY_BYTES.min(app.config.gateway.max_body_bytes)).await?;
+    let bytes =
+        body::read(gateway, body, headers, TOOL_BODY_BYTES.min(app.config.gateway.max_body_bytes)).await?;
     let request: InvokeRequest = body::parse(&bytes)?;
     let idempotency = idempotency::of_body(ROUTE, headers, request.idempotency_key.as_deref(), &bytes)?;
     let name = request.tool.or(request.name).filter(|name| !name.trim().is_empty());
