@@ -115,7 +115,8 @@ pub(in crate::adapters::onprem) async fn interrupted<T: Tx>(
         match read_turn(tx, &mut row) {
             // Tries that cannot be read make a suspect: others come first.
             Ok((turn, _)) => {
-                found.push(Interrupted { turn, tries: row.count().unwrap_or(Interrupted::SUSPECT_FROM) })
+                let tries = row.count().unwrap_or(Interrupted::SUSPECT_FROM);
+                found.push(Interrupted { turn, tries });
             }
             Err(error) => tx.saw("turns", name, &cause(error)),
         }
