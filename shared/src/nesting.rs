@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_way_to_what_is_too_deep_is_told_in_a_few_steps() {
         let text = r#"{"model":"m","tools":[{"x":{}},{"parameters":{"a":{"a":{"a":{}}}}}]}"#;
-        assert_eq!(too_deep(text.as_bytes(), 6), Some(TooDeep { path: "tools[1].parameters".to_owned() }));
+        assert_eq!(too_deep(text.as_bytes(), 6), Some(TooDeep { path: "tools[1].parameters.a".to_owned() }));
         assert_eq!(too_deep(text.as_bytes(), 7), None);
     }
 

@@ -46,7 +46,9 @@ impl std::fmt::Debug for Sightings {
 impl Sightings {
     /// From now on the watcher is told, first of what was seen before. The first one stays.
     pub fn watched_by(&self, watcher: Arc<dyn Watcher>) {
-        if self.0.watcher.set(Arc::clone(&watcher)).is_ok() {
+        if self.0.watcher.set(watcher).is_ok()
+            && let Some(watcher) = self.0.watcher.get()
+        {
             for row in self.rows() {
                 watcher.saw(&row, true);
             }

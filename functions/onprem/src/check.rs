@@ -19,14 +19,14 @@ pub(crate) enum DataCommand {
     },
 }
 
-pub(crate) fn run(command: DataCommand, host: &HostArgs) -> Result<(), Fault> {
+pub(crate) fn run(command: &DataCommand, host: &HostArgs) -> Result<(), Fault> {
     #[cfg(feature = "aws")]
     if host.aws.is_some() {
         return Err(Fault::new(
             "data check looks at a server's folder; on AWS the metric UnreadableRows counts what cannot be read, and the functions' error logs name it",
         ));
     }
-    let DataCommand::Check { output } = command;
+    let DataCommand::Check { output } = *command;
     site::block_on(async {
         let store = site::existing_store(&host.data, "")?;
         let checked = store.check().await?;

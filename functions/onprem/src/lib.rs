@@ -127,7 +127,7 @@ pub fn main(wrap: Wrap) -> ExitCode {
         Command::Sessions(command) => sessions::run(command, &host),
         Command::Jobs(command) => jobs::run(command, &host),
         Command::Audit(command) => audit::run(command, &host),
-        Command::Data(command) => check::run(command, &host),
+        Command::Data(command) => check::run(&command, &host),
         Command::Config(command) => config::run(command, &host),
         Command::Deploy(args) => deploy::run(&args),
         #[cfg(feature = "aws")]

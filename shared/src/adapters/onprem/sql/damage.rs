@@ -20,8 +20,8 @@ impl Damage {
         })
     }
 
-    /// Whether there is any, which is then told of.
-    pub(super) fn is_told<T: Tx>(self, tx: &mut T, table: &'static str, id: impl FnOnce() -> String) -> bool {
+    /// Tells of it, if there is any; whether there is.
+    pub(super) fn tell<T: Tx>(self, tx: &mut T, table: &'static str, id: impl FnOnce() -> String) -> bool {
         match self.0 {
             Some(why) => {
                 tx.saw(table, id(), &why);
@@ -53,7 +53,7 @@ pub(super) fn read_turn<T: Tx>(tx: &mut T, row: &mut Row) -> Result<(Turn, bool)
     };
     let lost = || Some(TurnOutcome::Failed(Failure::unreadable()));
     turn.outcome = damage.or(row.opt_json(), lost());
-    let is_damaged = damage.is_told(tx, "turns", || turn.id.to_string());
+    let is_damaged = damage.tell(tx, "turns", || turn.id.to_string());
     if is_damaged && turn.ended_at.is_some() {
         turn.outcome = turn.outcome.or_else(lost);
     }
@@ -82,6 +82,6 @@ pub(super) fn read_or_note<T: Tx>(tx: &mut T, key: &SessionKey, row: &mut Row) -
         at: damage.or(at, Timestamp::EPOCH),
         body: damage.or(body, MessageBody::unreadable()),
     };
-    damage.is_told(tx, "messages", || format!("{key} / {seq}"));
+    damage.tell(tx, "messages", || format!("{key} / {seq}"));
     Ok(message)
 }

@@ -320,7 +320,7 @@ async fn find_turn<T: Tx>(
     let (turn, is_damaged) = or_unreadable(tx, "turns", || id.to_string(), "this turn", turn)?;
     let mut damage = Damage::default();
     let (input_through, fingerprint) = (damage.or(row.count(), 0), damage.or(row.opt_text(), None));
-    let is_damaged = damage.is_told(tx, "turns", || id.to_string()) || is_damaged;
+    let is_damaged = damage.tell(tx, "turns", || id.to_string()) || is_damaged;
     Ok(Some(TurnRecord { turn, input_through, fingerprint, is_damaged }))
 }
 
