@@ -339,7 +339,7 @@ fn a_database_of_a_newer_release_is_refused_and_left_alone() {
     assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 4, .. })), "{refused:?}");
     let message = refused.expect_err("refused").to_string();
     assert!(message.ends_with(
-        "has schema version 99, but this program knows only up to 3: start the release that wrote it, or a newer one"
+        "has schema version 99, but this program knows only up to 4: start the release that wrote it, or a newer one"
     ));
     // Nothing was left behind that keeps the newer release from writing.
     raw(data.path()).execute("DELETE FROM schema_versions WHERE number = 99", []).expect("a deletion");
