@@ -40,13 +40,15 @@ impl Peer {
         let trusted = |ip: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&ip));
         let told = scheme(headers);
         let is_proxy = direct.is_none_or(trusted);
-        let from_proxy = is_proxy
-            && told.unwrap_or(if config.tls_in_front { Scheme::Https } else { Scheme::Http })
-                == Scheme::Https;
+        let by_tls = is_proxy
+            && match told {
+                Some(scheme) => scheme == Scheme::Https,
+                None => config.tls_in_front,
+            };
         if !FORWARDED.iter().any(|name| headers.contains_key(*name)) {
             let local = direct.is_some_and(|ip| ip.is_loopback());
             // Somebody on this host who says so himself passes on what came over plain HTTP.
-            let private = from_proxy || (local && told != Some(Scheme::Http));
+            let private = by_tls || (local && told != Some(Scheme::Http));
             return Ok(Self { ip: direct, local, private });
         }
         if !is_proxy {
@@ -66,7 +68,7 @@ impl Peer {
             }
         }
         let ip = caller.ok_or_else(attribution_required)?;
-        Ok(Self { ip: Some(ip), local: false, private: from_proxy })
+        Ok(Self { ip: Some(ip), local: false, private: by_tls })
     }
 }
 
