@@ -77,7 +77,7 @@ fn metadata(entries: usize, key: usize, value: usize) -> Value {
 }
 
 fn health(headers: usize) -> String {
-    let mut text = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let mut text = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".to_owned();
     for number in 2..headers {
         text.push_str(&format!("X-{number}: y\r\n"));
     }

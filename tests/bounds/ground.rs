@@ -155,7 +155,8 @@ impl Ask {
     }
 
     pub(crate) fn tool(name: &str, args: Value) -> Self {
-        Self::with("/tools/invoke", json!({"tool": name}), json!({"args": args}))
+        let args = [("args".to_owned(), args)].into_iter().collect();
+        Self::with("/tools/invoke", json!({"tool": name}), Value::Object(args))
     }
 
     fn with(path: &str, mut body: Value, fields: Value) -> Self {
