@@ -5,6 +5,7 @@
 //! lists them all with the values in force.
 
 use serde::Serialize;
+use std::time::Duration;
 
 /// Most bytes of a request's body unless the settings say otherwise: a picture or two as data URLs, and twenty bodies at
 /// once within the memory of the guide's smallest machine (1 GB).
@@ -12,6 +13,24 @@ pub const BODY_BYTES: usize = 20 * 1024 * 1024;
 
 /// Most tools that a request may bring. Source: OpenAI's limit.
 pub const REQUEST_TOOLS: usize = 128;
+
+/// Long reads of the embedded store – listings, long transcripts – that are at work at once: as many as it keeps
+/// connections for, and more than the smallest machine has cores.
+pub const READS_ASIDE: usize = 4;
+
+/// How long a long read waits for its place. One takes some milliseconds; whoever waits longer is told to come again.
+pub const READ_ASIDE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a write of the embedded store waits for another process's. Longer than the longest transaction, shorter than
+/// a caller's patience.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// Free pages that the embedded store keeps for what comes next; further ones are given back to the disk. 4 MB: the churn
+/// of ordinary turns stays below it.
+pub const FREE_PAGES_KEPT: u32 = 1024;
+
+/// Free pages that are given back in one step: 1 MB, some milliseconds of the writer's time.
+pub const FREE_PAGES_PER_STEP: u32 = 256;
 
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

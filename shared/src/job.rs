@@ -1,9 +1,9 @@
 //! Jobs: accepted work that runs later, and the [`JobQueue`] port.
 
-use crate::agent::RunRequest;
+use crate::agent::{RunOptions, RunRequest};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, TenantId};
+use crate::id::{JobId, SessionKey, TenantId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -27,8 +27,34 @@ pub enum Work {
     Turn(Box<RunRequest>),
 }
 
+impl Work {
+    /// On which session it works.
+    pub fn session(&self) -> &SessionKey {
+        let Self::Turn(request) = self;
+        &request.session
+    }
+
+    /// Once it is done, only who asked whom, on which session, is kept of it. What was said stands in the session, once,
+    /// and goes with it.
+    pub fn forget_what_was_said(&mut self) {
+        let Self::Turn(request) = self;
+        request.input = Vec::new();
+        let options = std::mem::take(&mut request.options);
+        request.options = RunOptions {
+            model: options.model,
+            user: options.user,
+            channel: options.channel,
+            trigger: options.trigger,
+            requested_model: options.requested_model,
+            enqueued_at: options.enqueued_at,
+            may_have_run: options.may_have_run,
+            ..RunOptions::default()
+        };
+    }
+}
+
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waiting, delayed, or being worked on.
@@ -42,7 +68,7 @@ pub enum JobState {
 /// A job as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// The work.
+    /// The work; of a job that is done, without what was said.
     #[serde(flatten)]
     pub job: NewJob,
     /// Where it stands.
@@ -61,7 +87,7 @@ pub struct Job {
 /// that whoever looks at one finds its job. Nothing rests on it: what was done stands in the turn, and a job that is
 /// handed in again later meets that turn.
 ///
-/// Dead jobs are kept until a person acts; pending ones until they end.
+/// Dead jobs are kept until a person acts; pending ones until they end; none of them longer than its session.
 pub const DONE_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Until when a job is kept that was done at this time: at that moment it is as if it had never been.

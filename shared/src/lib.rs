@@ -9,7 +9,7 @@
 //! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
 //! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`files`] (what it works with) · [`job`] (work that runs later) ·
 //! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`region`] (homes of sessions) · [`answer`] (idempotency of requests that are no
-//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`clock`], [`id`] (time and names,
+//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`readiness`] (whether work may come) · [`clock`], [`id`] (time and names,
 //! injected) · [`secret`] (what is never shown) · [`error`] (what a failure means).
 //!
 //! *What runs on them*: [`agent::runner`] (the turn's loop) · [`agent::prompt`] (transcript to model request) ·
@@ -44,6 +44,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod principal;
+pub mod readiness;
 pub mod region;
 pub mod secret;
 pub mod session;

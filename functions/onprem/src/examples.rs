@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::host;
+use crate::private;
 use jiff::tz::TimeZone;
 use shared::config::Config;
 use std::path::{Path, PathBuf};
@@ -52,10 +53,8 @@ pub(crate) fn write_workspaces(data: &Path) -> Result<(), Fault> {
     for (path, text) in FILES {
         if path.split_once('/').is_some_and(|(agent, _)| absent.contains(&agent)) {
             let file = folder.join(path);
-            let written = file
-                .parent()
-                .map_or(Ok(()), std::fs::create_dir_all)
-                .and_then(|()| std::fs::write(&file, text));
+            let written =
+                file.parent().map_or(Ok(()), private::make_folder).and_then(|()| std::fs::write(&file, text));
             written
                 .map_err(|error| Fault::because(&format!("{} cannot be written", file.display()), &error))?;
         }

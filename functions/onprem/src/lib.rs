@@ -14,11 +14,13 @@ mod deploy;
 mod descriptors;
 mod examples;
 mod fault;
+mod first_token;
 mod host;
 mod jobs;
 mod listen;
 mod logs;
 mod output;
+mod private;
 #[cfg(feature = "aws")]
 mod region;
 mod serve;
@@ -85,6 +87,7 @@ enum Command {
 /// Runs the command line of this process. `wrap` may put something around what turns meet outside the process: the
 /// identity for the product, fault points for the crash suite.
 pub fn main(wrap: Wrap) -> ExitCode {
+    private::nothing_for_others();
     let Cli { host, command } = Cli::parse();
     let done = match command {
         Command::Serve(args) => serve::run(&args, &host, wrap),

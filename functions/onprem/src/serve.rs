@@ -5,10 +5,9 @@ use crate::examples;
 use crate::fault::Fault;
 use crate::host::{HostArgs, Purpose};
 use crate::site::{self, Site, Wrap};
-use crate::{listen, logs, output};
+use crate::{first_token, listen, logs, output, private};
 use clap::Args;
 use shared::config::Config;
-use shared::principal::NewToken;
 use shared::{http, worker};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,6 +47,9 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
     }
     let logs = logs::start()?;
     warn(&config);
+    for told in private::close(&host.data) {
+        tracing::warn!(target: "operation", "{told}");
+    }
     if let Some(limit) = descriptors::raise().filter(|limit| *limit < MIN_DESCRIPTORS) {
         tracing::warn!(
             target: "operation",
@@ -94,7 +96,7 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
         Fault::because(&format!("cannot listen on {address}; choose with --listen ADDR:PORT"), &error)
     })?;
     let bound = listener.local_addr()?;
-    first_token(&site).await?;
+    first_token::make(&site.app, &host.data).await?;
 
     let stop = CancellationToken::new();
     let Site { app, tasks, .. } = &site;
@@ -125,25 +127,6 @@ async fn serve(host: &HostArgs, config: Config, wrap: Wrap) -> Result<(), Fault>
         }
     }
     Ok(site.store.close().await?)
-}
-
-/// Makes and prints an admin token if there is no token at all: without one nobody can come in.
-async fn first_token(site: &Site) -> Result<(), Fault> {
-    let app = &site.app;
-    if !app.stores.tokens.list(&app.tenant).await?.is_empty() {
-        return Ok(());
-    }
-    let (token, text) =
-        NewToken::admin("first admin").mint(app.tenant.clone(), app.ids.as_ref(), app.clock.now());
-    // Shown before it is stored: one that nobody saw must not be the reason why no other is made.
-    if output::line(&format!("first admin token (shown only this once): {}", text.expose())).is_err() {
-        tracing::warn!(
-            target: "operation",
-            "there is no token yet, and none could be shown; make one with `reef token create --scopes admin`"
-        );
-        return Ok(());
-    }
-    Ok(app.stores.tokens.insert(&token).await?)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,7 +1,12 @@
 //! The list of every bound, with the values that the settings put in force.
 
 use super::Config;
-use crate::bounds::{Bound, REQUEST_TOOLS, Unit};
+use crate::bounds::{Bound, LOCK_WAIT, READ_ASIDE_WAIT, READS_ASIDE, REQUEST_TOOLS, Unit};
+use std::time::Duration;
+
+fn millis(time: Duration) -> usize {
+    usize::try_from(time.as_millis()).unwrap_or(usize::MAX)
+}
 
 impl Config {
     /// Every bound as it is in force, in the order in which a request meets them.
@@ -19,6 +24,9 @@ impl Config {
                 "413 payload_too_large",
             ),
             row("request.tools", REQUEST_TOOLS, Unit::Count, None, "400 invalid, naming `tools`"),
+            row("store.readsAside", READS_ASIDE, Unit::Count, None, "waits in order"),
+            row("store.readAsideWait", millis(READ_ASIDE_WAIT), Unit::Millis, None, "503 unavailable"),
+            row("store.lockWait", millis(LOCK_WAIT), Unit::Millis, None, "503 unavailable"),
         ]
     }
 }

@@ -218,7 +218,11 @@ async fn enqueue(
         if let Some(Job { job: NewJob { work: Work::Turn(stored), .. }, .. }) =
             if is_new { None } else { self::job(gateway, caller, response.turn()).await? }
         {
-            response = Response::new(&stored.turn, &stored.options);
+            // A job that is done keeps nothing of what was asked; its turn does.
+            response = match app.stores.sessions.turn(&caller.tenant, &stored.turn).await? {
+                Some(turn) => Response::new(&turn.id, &read_options(&turn)?),
+                None => Response::new(&stored.turn, &stored.options),
+            };
         }
         response.queue();
         let body = serde_json::to_string(&response).map_err(Error::internal)?;

@@ -167,10 +167,10 @@ async fn call(
         }
         Err(ToolError::Arguments(message)) => Err(ApiError::invalid_at("args", message).ok_false()),
         Err(error) => {
-            let failed = matches!(error, ToolError::Failed { .. });
+            let may_have_worked = error.may_have_worked();
             let error = ApiError::from(Error::from(error)).ok_false();
             // Whether a `once` tool that broke did its work is not known: the key must not run it again.
-            if failed && tool.spec().effect == Effect::Once {
+            if may_have_worked && tool.spec().effect == Effect::Once {
                 error.log();
                 return Ok(error.to_answer());
             }

@@ -3,7 +3,7 @@
 use super::{Halt, TurnRun};
 use crate::agent::TurnEvent;
 use crate::message::{MessageBody, ToolCall};
-use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
+use crate::tool::{Effect, Tool, ToolContext, ToolSpec};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -64,8 +64,8 @@ impl TurnRun {
         Ok(match called {
             Ok(output) => (output.content, false),
             Err(error) => {
-                if let ToolError::Failed { source, .. } = &error {
-                    tracing::error!(target: "error", { tool.name = %call.name, cause = %source }, "a tool failed");
+                if let Some(cause) = error.cause() {
+                    tracing::error!(target: "error", { tool.name = %call.name, cause = %cause }, "a tool failed");
                 }
                 (error.to_string(), true)
             }

@@ -1,41 +1,63 @@
 //! Sessions as a whole in SQL: [`crate::session::SessionIndex`].
 
 use super::sessions::{read_holder, read_session, read_turn};
-use super::{Row, SqlError, Tx, args, locking, read_all, read_first};
+use super::{Row, SqlError, Tx, args, jobs, locking, read_all, read_first};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{SessionId, SessionKey, TenantId, TurnId};
 use crate::session::{Interrupted, Session, SessionFilter, Turn};
 
-/// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
-/// each, merged.
+/// [`crate::session::SessionIndex::list`]: by the index on users or that on time, or, for named agents, one walk of the
+/// index on users or on agents each, merged.
 pub(in crate::adapters::onprem) async fn list<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
     filter: &SessionFilter,
 ) -> Result<Vec<Session>, SqlError> {
-    let (user, limit) = (filter.user.as_ref(), filter.limit);
+    let limit = filter.limit;
     let before = filter.updated_before.map_or(i64::MAX, Timestamp::as_millis);
     let Some(agents) = &filter.agents else {
-        let rows = tx.query(
-            "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
-                 summarised_through, turn_id, lease_until
-             FROM sessions WHERE tenant = $1 AND updated_at < $2 AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
-             ORDER BY updated_at DESC, session_key LIMIT $4",
-            args![tenant, before, user, limit],
-        ).await?;
+        let rows = match &filter.user {
+            None => {
+                let by_time =
+                    "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at,
+                     epoch, seq, summarised_through, turn_id, lease_until
+                 FROM sessions WHERE tenant = $1 AND updated_at < $2
+                 ORDER BY updated_at DESC, session_key LIMIT $3";
+                tx.query(by_time, args![tenant, before, limit]).await?
+            }
+            Some(user) => {
+                let by_user =
+                    "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at,
+                     epoch, seq, summarised_through, turn_id, lease_until
+                 FROM sessions WHERE tenant = $1 AND user_id = $2 AND updated_at < $3
+                 ORDER BY updated_at DESC, session_key LIMIT $4";
+                tx.query(by_user, args![tenant, user, before, limit]).await?
+            }
+        };
         return read_all(rows, read_session);
     };
     let mut sessions = Vec::new();
     for agent in agents {
-        let rows = tx.query(
-            "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
-                 summarised_through, turn_id, lease_until
-             FROM sessions
-             WHERE tenant = $1 AND agent_id = $2 AND updated_at < $3 AND (CAST($4 AS TEXT) IS NULL OR user_id = $4)
-             ORDER BY updated_at DESC, session_key LIMIT $5",
-            args![tenant, agent, before, user, limit],
-        ).await?;
+        let rows = match &filter.user {
+            None => {
+                let by_agent =
+                    "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at,
+                     epoch, seq, summarised_through, turn_id, lease_until
+                 FROM sessions WHERE tenant = $1 AND agent_id = $2 AND updated_at < $3
+                 ORDER BY updated_at DESC, session_key LIMIT $4";
+                tx.query(by_agent, args![tenant, agent, before, limit]).await?
+            }
+            Some(user) => {
+                // `agent_id || ''` keeps the planner from walking all of the agent's sessions instead of the user's.
+                let by_user =
+                    "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at,
+                     epoch, seq, summarised_through, turn_id, lease_until
+                 FROM sessions WHERE tenant = $1 AND user_id = $2 AND agent_id || '' = $3 AND updated_at < $4
+                 ORDER BY updated_at DESC, session_key LIMIT $5";
+                tx.query(by_user, args![tenant, user, agent, before, limit]).await?
+            }
+        };
         sessions.append(&mut read_all(rows, read_session)?);
     }
     sessions.sort_by(|a, b| b.updated_at.cmp(&a.updated_at).then_with(|| a.key.cmp(&b.key)));
@@ -140,6 +162,11 @@ pub(in crate::adapters::onprem) async fn delete<T: Tx>(
     from: &SessionId,
 ) -> Result<(), SqlError> {
     idle(tx, tenant, key, from).await?;
+    if jobs::any_at_work(tx, tenant, key).await? {
+        // Its turn has not begun, or has just ended: it would make the session anew.
+        return Err(SqlError::Refused(StoreError::Fenced));
+    }
+    jobs::delete_of_session(tx, tenant, key).await?;
     let past = "SELECT session_id FROM past_transcripts WHERE tenant = $1 AND session_key = $2";
     let mut transcripts = read_all(tx.query(past, args![tenant, key]).await?, Row::id::<SessionId>)?;
     transcripts.push(from.clone());

@@ -1,10 +1,10 @@
 //! The job queue in SQL.
 
-use super::{Locking, Row, SqlError, Tx, args, locking, read_all};
+use super::{Locking, Row, SqlError, Tx, args, locking, read_all, read_first, to_json};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, TenantId};
-use crate::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, done_kept_until};
+use crate::id::{JobId, SessionKey, TenantId};
+use crate::job::{Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, Work, done_kept_until};
 use std::time::Duration;
 
 const DUE: Locking = locking!(
@@ -44,24 +44,23 @@ fn read(row: &mut Row) -> Result<Job, SqlError> {
 /// notices.
 const CLEARED_AT_ONCE: usize = 8;
 
-/// [`crate::job::JobQueue::enqueue`], with the work as JSON.
+/// [`crate::job::JobQueue::enqueue`], with the session that it works for, and the work as JSON.
 pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
     tx: &mut T,
-    tenant: &TenantId,
-    id: &JobId,
-    work: &str,
+    (tenant, id): (&TenantId, &JobId),
+    (session, work): (&SessionKey, &str),
     delay: Duration,
     now: Timestamp,
 ) -> Result<bool, SqlError> {
     let inserted = tx
         .execute(
-            "INSERT INTO jobs (tenant, id, work, state, attempts, token, created_at, visible_at)
-             VALUES ($1, $2, $3, 'pending', 0, 0, $4, $5)
-             ON CONFLICT (tenant, id) DO UPDATE SET work = excluded.work, state = 'pending', attempts = 0,
-                 token = 0, created_at = excluded.created_at, visible_at = excluded.visible_at, reason = NULL,
-                 expires_at = NULL
-             WHERE jobs.expires_at <= $6",
-            args![tenant, id, work, now, now + delay, now],
+            "INSERT INTO jobs (tenant, id, work, session_key, state, attempts, token, created_at, visible_at)
+             VALUES ($1, $2, $3, $4, 'pending', 0, 0, $5, $6)
+             ON CONFLICT (tenant, id) DO UPDATE SET work = excluded.work, session_key = excluded.session_key,
+                 state = 'pending', attempts = 0, token = 0, created_at = excluded.created_at,
+                 visible_at = excluded.visible_at, reason = NULL, expires_at = NULL, delivered = 0
+             WHERE jobs.expires_at <= $7",
+            args![tenant, id, work, session, now, now + delay, now],
         )
         .await?;
     tx.execute(
@@ -98,7 +97,8 @@ pub(in crate::adapters::onprem) async fn receive<T: Tx>(
         job.visible_at = until;
         let receipt = Receipt { tenant: job.job.tenant.clone(), job: job.job.id.clone(), token: token + 1 };
         tx.execute(
-            "UPDATE jobs SET token = $1, attempts = attempts + 1, visible_at = $2 WHERE tenant = $3 AND id = $4",
+            "UPDATE jobs SET token = $1, attempts = attempts + 1, visible_at = $2, delivered = 1
+             WHERE tenant = $3 AND id = $4",
             args![receipt.token, until, &receipt.tenant, &receipt.job],
         )
         .await?;
@@ -125,6 +125,38 @@ pub(in crate::adapters::onprem) async fn extend<T: Tx>(
     fenced(extended)
 }
 
+/// What is kept of the work once it is done; `None` if it cannot be read, and stays as it is.
+async fn rest_of<T: Tx>(tx: &mut T, receipt: &Receipt) -> Result<Option<String>, SqlError> {
+    let find = "SELECT work FROM jobs WHERE tenant = $1 AND id = $2";
+    let work = read_first(tx.query(find, args![&receipt.tenant, &receipt.job]).await?, Row::text)?;
+    let Some(mut work) = work.and_then(|text| serde_json::from_str::<Work>(&text).ok()) else {
+        return Ok(None);
+    };
+    work.forget_what_was_said();
+    to_json(&work).map(Some).map_err(SqlError::Refused)
+}
+
+/// Deletes the jobs of a session, whatever their state.
+pub(super) async fn delete_of_session<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    session: &SessionKey,
+) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM jobs WHERE tenant = $1 AND session_key = $2", args![tenant, session]).await?;
+    Ok(())
+}
+
+/// Whether one of the session's jobs is at work, or was when its worker died.
+pub(super) async fn any_at_work<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    session: &SessionKey,
+) -> Result<bool, SqlError> {
+    let find = "SELECT 1 FROM jobs
+         WHERE tenant = $1 AND session_key = $2 AND state = 'pending' AND delivered = 1 LIMIT 1";
+    Ok(!tx.query(find, args![tenant, session]).await?.is_empty())
+}
+
 /// [`crate::job::JobQueue::settle`].
 pub(in crate::adapters::onprem) async fn settle<T: Tx>(
     tx: &mut T,
@@ -140,17 +172,22 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
     let expires_at = matches!(outcome, Outcome::Done).then(|| done_kept_until(now));
     // A job that was delivered has at least one.
     let given_back = u64::from(matches!(outcome, Outcome::Retry { counts: false, .. }));
+    let rest = match outcome {
+        Outcome::Done => rest_of(tx, receipt).await?,
+        Outcome::Retry { .. } | Outcome::Dead { .. } => None,
+    };
     // The token grows here, too: a receipt is good for one settlement.
     let settled = tx.execute(
         "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), reason = $3, token = token + 1,
-             attempts = attempts - $4, expires_at = $5
-         WHERE tenant = $6 AND id = $7 AND token = $8 AND state = 'pending'",
+             attempts = attempts - $4, expires_at = $5, work = COALESCE($6, work), delivered = 0
+         WHERE tenant = $7 AND id = $8 AND token = $9 AND state = 'pending'",
         args![
             state_name(state),
             visible_at,
             reason,
             given_back,
             expires_at,
+            rest.as_ref(),
             &receipt.tenant,
             &receipt.job,
             receipt.token

@@ -116,14 +116,17 @@ fn run_everything(tx: &mut impl Tx) {
     now(sessions::transcript(tx, &tenant, &key, Window::newest(10))).unwrap();
     now(sessions::turn(tx, &tenant, &TurnId::new("t1"))).unwrap();
     for agents in [None, Some(vec![AgentId::new("mail")])] {
-        let filter = SessionFilter { agents, limit: 10, ..SessionFilter::default() };
-        now(index::list(tx, &tenant, &filter)).unwrap();
+        for user in [None, Some("ann".to_owned())] {
+            let filter =
+                SessionFilter { agents: agents.clone(), user, limit: 10, ..SessionFilter::default() };
+            now(index::list(tx, &tenant, &filter)).unwrap();
+        }
     }
     now(index::parked(tx, &tenant, 10)).unwrap();
     now(index::reset(tx, &tenant, &key, &lease.session_id, &SessionId::new("next"), LATER)).unwrap();
 
     let job = JobId::new("j");
-    now(jobs::enqueue(tx, &tenant, &job, "null", Duration::ZERO, START)).unwrap();
+    now(jobs::enqueue(tx, (&tenant, &job), (&key, "null"), Duration::ZERO, START)).unwrap();
     now(jobs::any_due(tx, START)).unwrap();
     for id in [None, Some(job.clone())] {
         // The work is no real work, so nothing can be read; the plans are what counts.
@@ -145,6 +148,11 @@ fn run_everything(tx: &mut impl Tx) {
     let alice = PrincipalId::new("alice");
     now(tokens::find(tx, &alice)).unwrap();
     now(tokens::list(tx, &tenant)).unwrap();
+    now(tokens::insert_first(
+        tx,
+        &crate::principal::NewToken::admin("first").mint(tenant.clone(), &crate::id::RandomIds, START).0,
+    ))
+    .unwrap();
     now(tokens::revoke(tx, &tenant, &alice, START)).unwrap_err();
 
     for session in [None, Some(key.clone())] {
@@ -170,5 +178,13 @@ fn no_statement_walks_a_table() {
     let walks = |step: &String| step.starts_with("SCAN") || step.ends_with("PRIMARY KEY (tenant=?)");
     for (sql, plan) in tx.plans {
         assert!(!plan.iter().any(walks), "{sql}\n{plan:#?}");
+        // Where a user or a job's session is asked for, its own index is walked, and no longer one.
+        for (column, index) in [
+            ("user_id = $", "sessions_by_user (tenant=? AND user_id=?"),
+            ("FROM jobs WHERE tenant = $1 AND session_key", "jobs_by_session (tenant=? AND session_key=?"),
+        ] {
+            let is_meant = sql.contains(column) && (sql.starts_with("SELECT") || sql.starts_with("DELETE"));
+            assert!(!is_meant || plan.iter().any(|step| step.contains(index)), "{sql}\n{plan:#?}");
+        }
     }
 }
