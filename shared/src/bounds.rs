@@ -14,6 +14,16 @@ pub const BODY_BYTES: usize = 20 * 1024 * 1024;
 /// Most tools that a request may bring. Source: OpenAI's limit.
 pub const REQUEST_TOOLS: usize = 128;
 
+/// Bytes that a token may bring for each request of its rate, unless the settings say otherwise: at the guide's ten requests
+/// a second about a megabyte a second, so that one token takes hours, not minutes, for a disk of 20 GB.
+pub const BYTES_PER_REQUEST: u32 = 100 * 1024;
+
+/// How far a token may be ahead of its rate of bytes: at a megabyte a second a quarter of a gigabyte.
+pub const BYTES_AT_ONCE_SECONDS: Duration = Duration::from_secs(256);
+
+/// What a token may bring at once however low its rate: three of the largest bodies.
+pub const BYTES_AT_ONCE_LEAST: usize = 3 * BODY_BYTES;
+
 /// Long reads of the embedded store – listings, long transcripts – that are at work at once: as many as it keeps
 /// connections for, and more than the smallest machine has cores.
 pub const READS_ASIDE: usize = 4;

@@ -23,7 +23,7 @@ pub use problems::{Problem, Problems};
 pub use schema::json_schema;
 
 use crate::agent::Agent;
-use crate::bounds::BODY_BYTES;
+use crate::bounds::{BODY_BYTES, BYTES_PER_REQUEST};
 use crate::id::AgentId;
 use crate::limit::Limit;
 use crate::secret::Secret;
@@ -112,6 +112,8 @@ pub struct GatewayConfig {
     pub listen: std::net::SocketAddr,
     /// Limit per principal.
     pub limit: Limit,
+    /// Bytes that a principal may bring for each request of its rate.
+    pub bytes_per_request: u32,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
     /// Peers whose `X-Forwarded-For` is believed.
@@ -142,6 +144,7 @@ impl Default for GatewayConfig {
         Self {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 18_789)),
             limit: Limit::default(),
+            bytes_per_request: BYTES_PER_REQUEST,
             max_body_bytes: BODY_BYTES,
             trusted_proxies: Vec::new(),
             tls_in_front: false,

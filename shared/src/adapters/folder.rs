@@ -342,3 +342,22 @@ fn failed(message: &str, source: io::Error) -> FileError {
     }
     FileError::Failed { message: message.to_owned(), source: source.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_does_not() {
+        let of = |errno: Errno| failed("broken", errno.into());
+        for errno in
+            [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO]
+        {
+            let error = of(errno);
+            assert!(matches!(error, FileError::Unavailable { unchanged: true, .. }), "{errno:?}: {error:?}");
+            let error = error.with_part_added(true);
+            assert!(matches!(error, FileError::Unavailable { unchanged: false, .. }), "{errno:?}: {error:?}");
+        }
+        assert!(matches!(of(Errno::INVAL), FileError::Failed { .. }));
+    }
+}

@@ -24,6 +24,13 @@ impl Config {
                 "413 payload_too_large",
             ),
             row("request.tools", REQUEST_TOOLS, Unit::Count, None, "400 invalid, naming `tools`"),
+            row(
+                "request.bytesPerRequest",
+                usize::try_from(self.gateway.bytes_per_request).unwrap_or(usize::MAX),
+                Unit::Bytes,
+                Some("gateway.rateLimit.bytesPerRequest"),
+                "429 rate_limited, once a token is 256 s ahead",
+            ),
             row("store.readsAside", READS_ASIDE, Unit::Count, None, "waits in order"),
             row("store.readAsideWait", millis(READ_ASIDE_WAIT), Unit::Millis, None, "503 unavailable"),
             row("store.lockWait", millis(LOCK_WAIT), Unit::Millis, None, "503 unavailable"),

@@ -180,7 +180,9 @@ async fn read(
 ) -> Result<Bytes, ApiError> {
     caller.needs(Scope::Hooks)?;
     gateway.accepts_work()?;
-    body::read(body, headers, MOST_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
+    let bytes = body::read(body, headers, MOST_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await?;
+    gateway.takes_bytes(caller, bytes.len())?;
+    Ok(bytes)
 }
 
 async fn run_agent(

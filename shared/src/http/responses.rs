@@ -58,6 +58,7 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     caller.needs(Scope::Chat)?;
     let bytes = body::read(body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    gateway.takes_bytes(&caller, bytes.len())?;
     let Asked { request, response, how } = understand(&gateway, &caller, &headers, &bytes).await?;
     drop(bytes);
     match how {

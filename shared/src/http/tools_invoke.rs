@@ -99,6 +99,7 @@ async fn run(
     caller.needs(Scope::Tools)?;
     let app = &gateway.app;
     let bytes = body::read(body, headers, MOST_BYTES.min(app.config.gateway.max_body_bytes)).await?;
+    gateway.takes_bytes(caller, bytes.len())?;
     let request: InvokeRequest = body::parse(&bytes)?;
     let idempotency = idempotency::of_body(ROUTE, headers, request.idempotency_key.as_deref(), &bytes)?;
     let name = request.tool.or(request.name).filter(|name| !name.trim().is_empty());
