@@ -4,4 +4,4 @@ ALTER TABLE jobs ADD COLUMN session_key TEXT;         -- for which it works; NUL
 ALTER TABLE jobs ADD COLUMN delivered BIGINT NOT NULL DEFAULT 0; -- 1 from a delivery to its settlement
 -- SQLite's JSON functions; PostgreSQL: work::json ->> 'session'.
 UPDATE jobs SET session_key = CASE WHEN json_valid(work) THEN json_extract(work, '$.session') END;
-CREATE INDEX jobs_by_session ON jobs (tenant, session_key) WHERE session_key IS NOT NULL;
+CREATE INDEX jobs_by_session ON jobs (session_key, tenant) WHERE session_key IS NOT NULL;

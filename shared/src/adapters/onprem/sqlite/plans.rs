@@ -179,12 +179,14 @@ fn no_statement_walks_a_table() {
     for (sql, plan) in tx.plans {
         assert!(!plan.iter().any(walks), "{sql}\n{plan:#?}");
         // Where a user or a job's session is asked for, its own index is walked, and no longer one.
-        for (column, index) in [
-            ("user_id = $", "sessions_by_user (tenant=? AND user_id=?"),
-            ("FROM jobs WHERE tenant = $1 AND session_key", "jobs_by_session (tenant=? AND session_key=?"),
-        ] {
-            let is_meant = sql.contains(column) && (sql.starts_with("SELECT") || sql.starts_with("DELETE"));
-            assert!(!is_meant || plan.iter().any(|step| step.contains(index)), "{sql}\n{plan:#?}");
-        }
+        let index = match &sql {
+            sql if !sql.starts_with("SELECT") && !sql.starts_with("DELETE") => continue,
+            sql if sql.contains("user_id = $") => "sessions_by_user (tenant=? AND user_id=?",
+            sql if sql.contains("FROM jobs") && sql.contains("session_key = $") => {
+                "jobs_by_session (session_key=?"
+            }
+            _ => continue,
+        };
+        assert!(plan.iter().any(|step| step.contains(index)), "{sql}\n{plan:#?}");
     }
 }
