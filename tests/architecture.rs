@@ -34,7 +34,7 @@ const REACHING_OUT: [&str; 4] = ["std::env", "std::fs", "std::net::TcpStream", "
 const LAYERS: &[Layer] = &[
     Layer {
         name: "concepts",
-        modules: "agent agent::hop answer audit bounds budget clock error files id job limit message model nesting principal quote region secret session tool unreadable",
+        modules: "agent agent::hop answer audit bounds budget clock error files id job limit message model nesting principal quote readiness region secret session tool unreadable",
         sees: "",
         crates: "getrandom ulid",
     },
@@ -67,7 +67,7 @@ const LAYERS: &[Layer] = &[
         name: "folder",
         modules: "adapters::folder",
         sees: "concepts",
-        crates: "cap_fs_ext cap_std rustix tokio",
+        crates: "cap_fs_ext cap_std rustix std::fs tokio",
     },
     Layer { name: "memory", modules: "adapters::memory adapters::memory::*", sees: "concepts", crates: "" },
     Layer {
@@ -86,7 +86,7 @@ const LAYERS: &[Layer] = &[
         name: "onprem",
         modules: "adapters::onprem adapters::onprem::*",
         sees: "concepts",
-        crates: "rusqlite std::fs",
+        crates: "rusqlite std::fs tokio",
     },
     Layer {
         name: "prometheus",

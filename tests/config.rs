@@ -226,10 +226,9 @@ fn our_own_settings_are_read() {
             agents: [{id: "a", model: "demo/echo"}],
             gateway: {
                 port: 0, bind: "custom", customBindHost: "::1", trustedProxies: ["10.0.0.5", "192.168.0.0/16"],
-                rateLimit: {perSecond: 2.5, burst: 0}, tls: "inFront", maxBodyBytes: 4096, heartbeatSeconds: 0.05,
+                rateLimit: {perSecond: 2.5, burst: 0, bytesPerRequest: 9}, tls: "inFront", maxBodyBytes: 4096, heartbeatSeconds: 0.05,
                 drainSeconds: 0, maxConnections: 7, maxConnectionsPerAddress: 3, writeTimeoutSeconds: 0.5,
                 memoryBudget: "300MB",
-                drainSeconds: 0,
             },
             turns: {
                 leaseSeconds: 0.5, maxWaiting: 1, waitSeconds: 0.1, windowMessages: 10, keepMessages: 2,
@@ -243,6 +242,7 @@ fn our_own_settings_are_read() {
         GatewayConfig {
             listen: "[::1]:0".parse().unwrap(),
             limit: Limit { per_second: 2.5, burst: 0 },
+            bytes_per_request: 9,
             max_body_bytes: 4096,
             max_connections: 7,
             max_connections_per_address: 3,

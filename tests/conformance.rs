@@ -176,6 +176,8 @@ suites! {
         a_reset_is_done_once,
         a_deletion_takes_everything_but_the_audit_trail,
         a_deletion_leaves_everything_else,
+        a_deletion_takes_the_sessions_jobs_along,
+        a_session_whose_job_is_at_work_is_not_deleted,
     }
     jobs {
         a_job_is_delivered_when_it_is_due,
@@ -200,6 +202,7 @@ suites! {
         jobs_are_listed_newest_first_and_filtered,
         jobs_of_two_tenants_share_nothing_but_the_queue,
         many_workers_get_each_job_once,
+        a_job_that_is_done_keeps_nothing_of_what_was_said,
     }
     limits {
         an_idle_subject_may_send_its_burst_and_one_more,
@@ -214,6 +217,7 @@ suites! {
     tokens {
         a_token_comes_back_as_it_was_stored,
         an_id_is_taken_once,
+        of_many_first_tokens_at_once_one_is_stored,
         tokens_are_listed_oldest_first_for_their_tenant,
         a_revocation_keeps_its_first_time,
         a_token_of_another_tenant_is_not_there,

@@ -238,7 +238,8 @@ async fn everything_of_a_job_is_forgotten_when_it_is_done_and_not_before() {
     println!("a job of a megabyte is done: {} write units, {} read units", cost.written, cost.read);
     let end = Some(Attr::Number(2 + 14 * 24 * 60 * 60));
     let marked = expiries(&lab, "J#main#j").await;
-    assert!(marked.len() == kept.len() && marked.iter().all(|(_, at)| *at == end), "{marked:?}");
+    assert_eq!(marked, [("-".to_owned(), end.clone())], "what was said is gone at once");
+    assert_eq!(expiries(&lab, "S#main#s").await, [("J#j".to_owned(), end)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

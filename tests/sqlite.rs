@@ -13,9 +13,10 @@ use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
 use shared::id::{PrincipalId, SessionKey, TurnId};
-use shared::job::{Apart, Backlog, JobFilter, Outcome};
+use shared::job::{Apart, Backlog, JobFilter, Outcome, Work};
 use shared::limit::{Decision, Limit};
-use shared::message::Message;
+use shared::message::{Message, MessageBody};
+use shared::readiness::{Readiness, Unready};
 use shared::session::{Begun, Lease, NewTurn, Session, SessionFilter, Step, Turn, Window};
 use std::path::Path;
 use std::sync::Arc;
@@ -222,7 +223,7 @@ fn many_processes_may_make_a_directory_at_once() {
     let versions: u32 = Connection::open(fresh.join("reef.sqlite"))
         .and_then(|database| database.query_row("SELECT COUNT(*) FROM schema_versions", [], |row| row.get(0)))
         .expect("a count");
-    assert_eq!(versions, 4);
+    assert_eq!(versions, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,7 +246,8 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     drop(stores);
     let back = "DROP INDEX jobs_by_lane; DROP INDEX jobs_by_set; DROP INDEX jobs_dead;
         ALTER TABLE jobs DROP COLUMN lane; ALTER TABLE jobs DROP COLUMN set_at;
-        DROP INDEX jobs_by_expiry; ALTER TABLE jobs DROP COLUMN expires_at;
+        DROP INDEX sessions_by_user; DROP INDEX jobs_by_session; ALTER TABLE jobs DROP COLUMN session_key;
+        ALTER TABLE jobs DROP COLUMN delivered; DROP INDEX jobs_by_expiry; ALTER TABLE jobs DROP COLUMN expires_at;
         DROP INDEX idempotency_by_expiry; ALTER TABLE idempotency DROP COLUMN expires_at;
         ALTER TABLE sessions DROP COLUMN tries; DELETE FROM schema_versions WHERE number > 1";
     raw(data.path()).execute_batch(back).expect("the schema of the first release");
@@ -276,6 +278,15 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     for (now, kept) in [(days(14) + 6_999, 2), (days(14) + 7_000, 1)] {
         assert_eq!(stores.jobs.list(&tenant(), &all, at(now)).await.expect("a listing").len(), kept);
     }
+    // Jobs of that time are known to be for their session.
+    let lease = match stores.sessions.begin(&new, at(400), at(500)).await.expect("a verdict") {
+        Begun::Resumed { lease, .. } => lease,
+        other => panic!("{other:?}"),
+    };
+    let ended = stores.sessions.commit(&lease, &says("done"), &done("done"), at(450)).await;
+    ended.expect("a commit");
+    delete(&stores, "s").await;
+    assert_eq!(stores.jobs.list(&tenant(), &all, at(0)).await.expect("a listing"), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -336,10 +347,10 @@ fn a_database_of_a_newer_release_is_refused_and_left_alone() {
     drop(Sqlite::open(data.path()).expect("a data directory"));
     raw(data.path()).execute("INSERT INTO schema_versions (number) VALUES (99)", []).expect("an insertion");
     let refused = Sqlite::open(data.path()).map(drop);
-    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 4, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::TooNew { found: 99, known: 5, .. })), "{refused:?}");
     let message = refused.expect_err("refused").to_string();
     assert!(message.ends_with(
-        "has schema version 99, but this program knows only up to 4: start the release that wrote it, or a newer one"
+        "has schema version 99, but this program knows only up to 5: start the release that wrote it, or a newer one"
     ));
     // Nothing was left behind that keeps the newer release from writing.
     raw(data.path()).execute("DELETE FROM schema_versions WHERE number = 99", []).expect("a deletion");
@@ -473,4 +484,67 @@ async fn a_long_transcript_is_read_whole_and_deleted_whole() {
     let left: i64 =
         raw(data.path()).query_row("SELECT COUNT(*) FROM messages", [], |row| row.get(0)).expect("a count");
     assert_eq!(left, 0);
+}
+
+/// Every byte that a data folder holds.
+fn bytes_of(directory: &Path) -> Vec<u8> {
+    let files = std::fs::read_dir(directory).expect("a folder").map(|entry| entry.expect("an entry").path());
+    files.flat_map(|file| std::fs::read(file).expect("a file")).collect()
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_in_no_file_any_more() {
+    let data = directory();
+    let store = Arc::new(Sqlite::open(data.path()).expect("a data folder"));
+    let stores = stores_of(&store);
+    // A short one shares its page with others, a long one has pages of its own, which become free.
+    for (turn, text) in [("t1", "ZEBRA-IN-A-MESSAGE".to_owned()), ("t2", "ZEBRA-IN-PAGES ".repeat(20_000))] {
+        let new = NewTurn { input: vec![MessageBody::user_text(text)], ..keyed_turn(turn, "s", turn) };
+        run(&stores, &new, 10).await;
+    }
+    run(&stores, &new_turn("t3", "other"), 10).await;
+    let enqueued = stores.jobs.enqueue(&new_job("j1", "ZEBRA-IN-A-JOB"), Duration::ZERO, at(10)).await;
+    assert!(enqueued.expect("an answer"));
+    let mut done = new_job("j2", &"ZEBRA-IN-A-DONE-JOB ".repeat(20_000));
+    let Work::Turn(request) = &mut done.work;
+    request.session = SessionKey::new("other");
+    assert!(stores.jobs.enqueue(&done, Duration::ZERO, at(5)).await.expect("an answer"));
+    let delivered = stores.jobs.receive(1, at(20), at(100)).await.expect("a delivery");
+    assert!(holds(&bytes_of(data.path()), "ZEBRA"), "the texts would be found");
+    stores.jobs.settle(&delivered[0].receipt, &Outcome::Done, at(30)).await.expect("a settlement");
+    delete(&stores, "s").await;
+    // Puts the log into the database.
+    store.close().await.expect("a close");
+    let bytes = bytes_of(data.path());
+    assert!(holds(&bytes, "hello from t3"), "what was not deleted is there");
+    assert!(!holds(&bytes, "ZEBRA"), "what was deleted is there still");
+}
+
+#[tokio::test]
+async fn a_data_folder_that_was_taken_away_takes_no_turn_and_says_so() {
+    let place = directory();
+    let (data, aside) = (place.path().join("data"), place.path().join("aside"));
+    let store = Arc::new(Sqlite::open(&data).expect("a data folder"));
+    let stores = stores_of(&store);
+    run(&stores, &new_turn("t1", "s"), 10).await;
+    assert_eq!(store.unready().await, []);
+    std::fs::rename(&data, &aside).expect("a folder taken away");
+    let refused = stores.sessions.begin(&new_turn("t2", "s"), at(20), at(100)).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let unread = stores.sessions.load(&tenant(), &SessionKey::new("s")).await;
+    assert!(matches!(unread, Err(StoreError::Unavailable(_))), "{unread:?}");
+    let reasons =
+        |unready: Vec<Unready>| unready.into_iter().map(|unready| unready.reason).collect::<Vec<_>>();
+    assert_eq!(reasons(store.unready().await), ["folder"]);
+    // Another one in its place is not ours either.
+    drop(Sqlite::open(&data).expect("another data folder"));
+    assert_eq!(reasons(store.unready().await), ["folder"]);
+    std::fs::remove_dir_all(&data).expect("a removed folder");
+    std::fs::rename(&aside, &data).expect("a folder put back");
+    assert_eq!(reasons(store.unready().await), [""; 0]);
+    run(&stores, &new_turn("t3", "other"), 30).await;
 }

@@ -12,6 +12,7 @@ use crate::job::JobQueue;
 use crate::limit::RateLimiter;
 use crate::metrics::Metrics;
 use crate::principal::TokenStore;
+use crate::readiness::{Readiness, Unready};
 use crate::region::Regions;
 use crate::session::{Becomes, Session, SessionChange, SessionIndex, SessionStore};
 use crate::tool::Tool;
@@ -166,12 +167,32 @@ impl App {
 pub struct Lifecycle {
     started_at: Timestamp,
     draining: AtomicBool,
+    needs: Option<Arc<dyn Readiness>>,
 }
 
 impl Lifecycle {
     /// A process that started at `now` and takes work.
     pub const fn started(now: Timestamp) -> Self {
-        Self { started_at: now, draining: AtomicBool::new(false) }
+        Self { started_at: now, draining: AtomicBool::new(false), needs: None }
+    }
+
+    /// The same, that takes no traffic while `needs` has something against it.
+    #[must_use]
+    pub fn needing(self, needs: Arc<dyn Readiness>) -> Self {
+        Self { needs: Some(needs), ..self }
+    }
+
+    /// What stands against taking traffic, beside draining. Each is logged with its cause.
+    pub async fn unready(&self) -> Vec<&'static str> {
+        let Some(needs) = &self.needs else { return Vec::new() };
+        let unready = timeout(PATIENCE, needs.unready()).await.unwrap_or_else(|_| {
+            let cause = "the disk does not answer in time".to_owned();
+            vec![Unready { reason: "disk", cause }]
+        });
+        for Unready { reason, cause } in &unready {
+            tracing::error!(target: "error", { reason, cause }, "not ready");
+        }
+        unready.into_iter().map(|unready| unready.reason).collect()
     }
 
     /// When the process started.

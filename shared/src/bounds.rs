@@ -182,9 +182,6 @@ pub const SETTINGS_PROBLEMS: usize = 100;
 /// Threads that run turns, at most: a turn waits much and computes little.
 pub const THREADS: usize = 4;
 
-/// Longest wait for a database that another process is writing.
-pub const LOCK_WAIT: Duration = Duration::from_secs(10);
-
 /// Most bytes of one item of DynamoDB. Source: its 400 KB, less room for everything but the body.
 pub const ITEM_BYTES: usize = 300 * 1024;
 
@@ -332,6 +329,33 @@ pub fn answer_bytes(tokens: Option<u32>) -> usize {
         tokens.saturating_mul(ANSWER_BYTES_PER_TOKEN).clamp(ANSWER_LEAST_BYTES, ANSWER_BYTES)
     })
 }
+/// Bytes that a token may bring for each request of its rate, unless the settings say otherwise: at the guide's ten requests
+/// a second about a megabyte a second, so that one token takes hours, not minutes, for a disk of 20 GB.
+pub const BYTES_PER_REQUEST: u32 = 100 * 1024;
+
+/// How far a token may be ahead of its rate of bytes: at a megabyte a second a quarter of a gigabyte.
+pub const BYTES_AT_ONCE_SECONDS: Duration = Duration::from_secs(256);
+
+/// What a token may bring at once however low its rate: three of the largest bodies.
+pub const BYTES_AT_ONCE_LEAST: usize = 3 * BODY_BYTES;
+
+/// Long reads of the embedded store – listings, long transcripts – that are at work at once: as many as it keeps
+/// connections for, and more than the smallest machine has cores.
+pub const READS_ASIDE: usize = 4;
+
+/// How long a long read waits for its place. One takes some milliseconds; whoever waits longer is told to come again.
+pub const READ_ASIDE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a write of the embedded store waits for another process's. Longer than the longest transaction, shorter than
+/// a caller's patience.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// Free pages that the embedded store keeps for what comes next; further ones are given back to the disk. 4 MB: the churn
+/// of ordinary turns stays below it.
+pub const FREE_PAGES_KEPT: u32 = 1024;
+
+/// Free pages that are given back in one step: 1 MB, some milliseconds of the writer's time.
+pub const FREE_PAGES_PER_STEP: u32 = 256;
 
 /// What a bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

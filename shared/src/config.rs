@@ -23,7 +23,7 @@ pub use problems::{Problem, Problems};
 pub use schema::json_schema;
 
 use crate::agent::Agent;
-use crate::bounds::{BODY_BYTES, CONNECTIONS, CONNECTIONS_PER_ADDRESS, WRITE_TIMEOUT};
+use crate::bounds::{BODY_BYTES, BYTES_PER_REQUEST, CONNECTIONS, CONNECTIONS_PER_ADDRESS, WRITE_TIMEOUT};
 use crate::id::AgentId;
 use crate::limit::Limit;
 use crate::secret::Secret;
@@ -114,6 +114,8 @@ pub struct GatewayConfig {
     pub listen: std::net::SocketAddr,
     /// Limit per principal.
     pub limit: Limit,
+    /// Bytes that a principal may bring for each request of its rate.
+    pub bytes_per_request: u32,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
     /// Most connections, fewer if file descriptors do not go round.
@@ -154,6 +156,7 @@ impl Default for GatewayConfig {
         Self {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 18_789)),
             limit: Limit::default(),
+            bytes_per_request: BYTES_PER_REQUEST,
             max_body_bytes: BODY_BYTES,
             max_connections: CONNECTIONS,
             max_connections_per_address: CONNECTIONS_PER_ADDRESS,

@@ -236,6 +236,17 @@ pub enum FileError {
     /// It is not allowed, or not possible as things are; the text says what and why.
     #[error("{0}")]
     Refused(String),
+    /// Not right now, but perhaps later: the disk is full or read-only, files cannot be opened, the bucket does not answer.
+    #[error("{message}")]
+    Unavailable {
+        /// For the model.
+        message: String,
+        /// Nothing was changed, that is certain.
+        unchanged: bool,
+        /// For the log.
+        #[source]
+        source: Source,
+    },
     /// It broke. Unless the message says more, nothing was changed.
     #[error("{message}")]
     Failed {
@@ -245,6 +256,22 @@ pub enum FileError {
         #[source]
         source: Source,
     },
+}
+
+impl FileError {
+    /// The same, after part of the content was `added` or not.
+    #[must_use]
+    pub fn with_part_added(self, added: bool) -> Self {
+        match self {
+            Self::Unavailable { source, .. } if added => Self::Unavailable {
+                message: "the disk took only a beginning of it: read the file before you try again"
+                    .to_owned(),
+                unchanged: false,
+                source,
+            },
+            other => other,
+        }
+    }
 }
 
 /// The files of agents.

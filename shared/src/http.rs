@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod byte_rate;
 mod chat_completions;
 mod error;
 mod fields;
@@ -32,10 +33,11 @@ mod turns;
 
 use crate::app::App;
 use crate::error::{Error, ErrorKind};
-use auth::Credentials;
+use auth::{Caller, Credentials};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use byte_rate::ByteRate;
 use bytes::Bytes;
 use error::ApiError;
 use std::sync::{Arc, OnceLock};
@@ -47,9 +49,17 @@ struct Gateway {
     credentials: Credentials,
     /// The description of every surface, once somebody has asked for it.
     openapi: OnceLock<Bytes>,
+    bytes: ByteRate,
 }
 
 impl Gateway {
+    /// Counts the bytes that a caller brought and that may be kept.
+    fn takes_bytes(&self, caller: &Caller, bytes: usize) -> Result<(), ApiError> {
+        let config = &self.app.config.gateway;
+        let rate = caller.limit.unwrap_or(config.limit).per_second * f64::from(config.bytes_per_request);
+        self.bytes.take(caller, rate, bytes)
+    }
+
     /// Refuses new work while the process drains.
     fn accepts_work(&self) -> Result<(), ApiError> {
         if self.app.lifecycle.is_draining() {
@@ -62,7 +72,12 @@ impl Gateway {
 
 /// All surfaces. The peer's address is taken from axum's `ConnectInfo<SocketAddr>`.
 pub fn router(app: App) -> Router {
-    let gateway = Arc::new(Gateway { app, credentials: Credentials::new(), openapi: OnceLock::new() });
+    let gateway = Arc::new(Gateway {
+        app,
+        credentials: Credentials::new(),
+        openapi: OnceLock::new(),
+        bytes: ByteRate::new(),
+    });
     Router::new()
         // OpenAI's surfaces.
         .route("/v1/chat/completions", post(chat_completions::create))

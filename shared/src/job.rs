@@ -30,6 +30,30 @@ pub enum Work {
 }
 
 impl Work {
+    /// On which session it works.
+    pub fn session(&self) -> &SessionKey {
+        let Self::Turn(request) = self;
+        &request.session
+    }
+
+    /// Once it is done, only who asked whom, on which session, is kept of it. What was said stands in the session, once,
+    /// and goes with it.
+    pub fn forget_what_was_said(&mut self) {
+        let Self::Turn(request) = self;
+        request.input = Vec::new();
+        let options = std::mem::take(&mut request.options);
+        request.options = RunOptions {
+            model: options.model,
+            user: options.user,
+            channel: options.channel,
+            trigger: options.trigger,
+            requested_model: options.requested_model,
+            enqueued_at: options.enqueued_at,
+            may_have_run: options.may_have_run,
+            ..RunOptions::default()
+        };
+    }
+
     /// What stands for work that cannot be read: a turn of nobody, without input, which nobody accepts.
     pub fn unknown(tenant: &TenantId, id: &JobId) -> Self {
         Self::Turn(Box::new(RunRequest {
@@ -89,7 +113,7 @@ pub struct Backlog {
 }
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waiting, delayed, or being worked on.
@@ -103,7 +127,7 @@ pub enum JobState {
 /// A job as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// The work.
+    /// The work; of a job that is done, without what was said.
     #[serde(flatten)]
     pub job: NewJob,
     /// Where it stands.
@@ -147,7 +171,7 @@ pub fn unreadable_reason(why: &str) -> String {
 /// that whoever looks at one finds its job. Nothing rests on it: what was done stands in the turn, and a job that is
 /// handed in again later meets that turn.
 ///
-/// Dead jobs are kept until a person acts; pending ones until they end.
+/// Dead jobs are kept until a person acts; pending ones until they end; none of them longer than its session.
 pub const DONE_KEPT: Duration = DONE_JOBS_KEPT;
 
 /// Until when a job is kept that was done at this time: at that moment it is as if it had never been.

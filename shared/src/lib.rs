@@ -9,7 +9,7 @@
 //! [`message`] (one entry of a transcript) · [`session`] (sessions, turns, leases) · [`agent`] (what is asked, what is
 //! answered) · [`model`] (model vendors) · [`tool`] (what an agent can do) · [`files`] (what it works with) · [`job`] (work that runs later) ·
 //! [`limit`] (rate limits) · [`principal`] (tokens and scopes) · [`region`] (homes of sessions) · [`answer`] (idempotency of requests that are no
-//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`nesting`] (how deep a text is nested) · [`budget`] (memory lent to work) ·
+//! turns) · [`audit`] (who did what) · [`metrics`] (what operators watch) · [`bounds`] (how much of what is taken) · [`nesting`] (how deep a text is nested) · [`budget`] (memory lent to work) · [`readiness`] (whether work may come) ·
 //! [`unreadable`] (rows that cannot be read) · [`clock`], [`id`] (time and names,
 //! injected) · [`secret`] (what is never shown) · [`quote`] (what others wrote, in sentences of ours) · [`error`] (what a failure means).
 //!
@@ -48,6 +48,7 @@ pub mod model;
 pub mod nesting;
 pub mod principal;
 pub mod quote;
+pub mod readiness;
 pub mod region;
 pub mod secret;
 pub mod session;

@@ -212,6 +212,13 @@ pub trait TokenStore: Send + Sync {
     /// [`StoreError::Broken`] if the id is taken.
     async fn insert(&self, token: &Token) -> Result<(), StoreError>;
 
+    /// Stores a tenant's first token, unless it has one, expired and revoked ones included. Of two processes that do this at
+    /// the same time one succeeds. `false` if nothing was stored.
+    ///
+    /// # Errors
+    /// As [`TokenStore::insert`].
+    async fn insert_first(&self, token: &Token) -> Result<bool, StoreError>;
+
     /// The token with this id, expired and revoked ones included.
     async fn find(&self, id: &PrincipalId) -> Result<Option<Token>, StoreError>;
 

@@ -523,9 +523,10 @@ pub trait SessionIndex: Send + Sync {
         Err(StoreError::NotFound)
     }
 
-    /// Deletes the session, whose present transcript is `from`, with all its transcripts and turns; the audit trail stays.
+    /// Deletes the session, whose present transcript is `from`, with all its transcripts, turns and jobs; the audit trail
+    /// stays. A job that waits never runs: it would make the session anew.
     ///
     /// # Errors
-    /// As [`SessionIndex::reset`].
+    /// As [`SessionIndex::reset`]; [`StoreError::Fenced`] also while a job of the session is delivered and not settled.
     async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError>;
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a tool is, as the model and the turn's journal see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,17 @@ pub enum ToolError {
     /// The thing asked for is not there or not allowed; the text says what.
     #[error("{0}")]
     Refused(String),
+    /// Not right now, but perhaps later; the text is for the model, the cause for the log.
+    #[error("{message}")]
+    Unavailable {
+        /// For the model.
+        message: String,
+        /// Nothing was changed, that is certain: it may be called again.
+        unchanged: bool,
+        /// For the log.
+        #[source]
+        source: Source,
+    },
     /// It broke; the text is for the model, the cause for the log.
     #[error("{message}")]
     Failed {
@@ -97,10 +109,37 @@ pub enum ToolError {
     },
 }
 
+impl ToolError {
+    /// The cause, for the log; none if it is the caller's mistake.
+    pub fn cause(&self) -> Option<&Source> {
+        match self {
+            Self::Arguments(_) | Self::Refused(_) => None,
+            Self::Unavailable { source, .. } | Self::Failed { source, .. } => Some(source),
+        }
+    }
+
+    /// Whether it may have done its work, or part of it.
+    pub const fn may_have_worked(&self) -> bool {
+        match self {
+            Self::Arguments(_) | Self::Refused(_) => false,
+            Self::Unavailable { unchanged, .. } => !*unchanged,
+            Self::Failed { .. } => true,
+        }
+    }
+}
+
+/// When to ask again for what cannot be done right now: a full disk is not emptied within a second.
+const COMES_AGAIN: Duration = Duration::from_secs(30);
+
 impl From<ToolError> for Error {
     fn from(error: ToolError) -> Self {
         match error {
             ToolError::Arguments(message) | ToolError::Refused(message) => Self::invalid(message),
+            ToolError::Unavailable { message, unchanged, source } => {
+                let error = Self::new(ErrorKind::Unavailable, message).caused_by(source);
+                // What may have been done is not to be asked for again without a look.
+                if unchanged { error.after(COMES_AGAIN) } else { error }
+            }
             ToolError::Failed { message, source } => {
                 Self::new(ErrorKind::Internal, message).caused_by(source)
             }
@@ -114,6 +153,9 @@ impl From<FileError> for ToolError {
             FileError::Path(_) => Self::Arguments(error.to_string()),
             FileError::Missing(_) | FileError::Folder(_) | FileError::Refused(_) => {
                 Self::Refused(error.to_string())
+            }
+            FileError::Unavailable { message, unchanged, source } => {
+                Self::Unavailable { message, unchanged, source }
             }
             FileError::Failed { message, source } => Self::Failed { message, source },
         }

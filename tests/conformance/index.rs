@@ -1,10 +1,13 @@
 //! Sessions as a whole: [`shared::session::SessionIndex`].
 
-use harness::stores::{at, delete, done, idempotency, keyed_turn, new_turn, reset, run, says, start, tenant};
+use harness::stores::{
+    at, delete, done, idempotency, keyed_turn, new_job, new_turn, reset, run, says, start, tenant,
+};
 use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::StoreError;
 use shared::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
+use shared::job::{Delivery, JobFilter, JobState, NewJob, Outcome, Work};
 use shared::message::ToolCall;
 use shared::session::{
     Begun, Interrupted, Lease, NewTurn, Parked, SessionFilter, Step, Turn, TurnOutcome, Window,
@@ -335,4 +338,66 @@ pub(crate) async fn a_deletion_leaves_everything_else(stores: &Stores) {
         let transcript = stores.sessions.transcript(&kept.tenant, &kept.session, Window::newest(10)).await;
         assert_eq!(transcript.expect("a transcript").len(), 2);
     }
+}
+
+async fn jobs(stores: &Stores) -> Vec<(String, JobState)> {
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    let listed = stores.jobs.list(&tenant(), &all, at(0)).await.expect("a listing");
+    let mut jobs: Vec<_> = listed.into_iter().map(|job| (job.job.id.to_string(), job.state)).collect();
+    jobs.sort();
+    jobs
+}
+
+async fn enqueue(stores: &Stores, job: &NewJob, now: i64) {
+    assert!(stores.jobs.enqueue(job, Duration::ZERO, at(now)).await.expect("an answer"));
+}
+
+async fn deliver(stores: &Stores, now: i64) -> Delivery {
+    let deliveries = stores.jobs.receive(1, at(now), at(now + 100)).await.expect("deliveries");
+    deliveries.into_iter().next().expect("a due job")
+}
+
+pub(crate) async fn a_deletion_takes_the_sessions_jobs_along(stores: &Stores) {
+    run(stores, &new_turn("t1", "s"), 10).await;
+    let long = "a long story ".repeat(1_000);
+    for (id, outcome) in [
+        ("done", Outcome::Done),
+        ("dead", Outcome::Dead { reason: "bad".to_owned() }),
+        ("later", Outcome::Retry { after: Duration::from_secs(60), counts: true, reason: "busy".to_owned() }),
+    ] {
+        enqueue(stores, &new_job(id, &long), 20).await;
+        let delivery = deliver(stores, 30).await;
+        stores.jobs.settle(&delivery.receipt, &outcome, at(40)).await.expect("a settlement");
+    }
+    enqueue(stores, &new_job("waiting", &long), 50).await;
+    let mut other = new_job("other", "hello");
+    let Work::Turn(request) = &mut other.work;
+    request.session = key("other session");
+    enqueue(stores, &other, 60).await;
+    let elsewhere = NewJob { tenant: TenantId::new("other"), ..new_job("waiting", "hello") };
+    enqueue(stores, &elsewhere, 60).await;
+
+    delete(stores, "s").await;
+    assert_eq!(jobs(stores).await, [("other".to_owned(), JobState::Pending)]);
+    let left = stores.jobs.receive(9, at(1_000_000), at(1_000_100)).await.expect("deliveries");
+    let mut left: Vec<_> = left.iter().map(|delivery| delivery.receipt.tenant.as_str()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["main", "other"], "no job of the session makes it anew");
+    // Its id is free: what is asked for again is another wish.
+    enqueue(stores, &new_job("waiting", "hello"), 2_000_000).await;
+}
+
+pub(crate) async fn a_session_whose_job_is_at_work_is_not_deleted(stores: &Stores) {
+    run(stores, &new_turn("t1", "s"), 10).await;
+    enqueue(stores, &new_job("j", "hello"), 20).await;
+    let delivery = deliver(stores, 30).await;
+    let (tenant, session) = (tenant(), key("s"));
+    let head = stores.sessions.load(&tenant, &session).await.expect("an answer").expect("a session");
+    let refused = stores.index.delete(&tenant, &session, &head.id).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "its turn may begin at any moment: {refused:?}");
+    assert_eq!(jobs(stores).await, [("j".to_owned(), JobState::Pending)], "nothing was deleted");
+    let retry = Outcome::Retry { after: Duration::from_secs(60), counts: true, reason: "busy".to_owned() };
+    stores.jobs.settle(&delivery.receipt, &retry, at(40)).await.expect("a settlement");
+    delete(stores, "s").await;
+    assert_eq!(jobs(stores).await, []);
 }

@@ -6,6 +6,7 @@ use shared::error::StoreError;
 use shared::id::{AgentId, PrincipalId, TenantId};
 use shared::limit::Limit;
 use shared::principal::{Scope, Token};
+use tokio::task::JoinSet;
 
 async fn find(stores: &Stores, id: &str) -> Option<Token> {
     stores.tokens.find(&PrincipalId::new(id)).await.expect("an answer")
@@ -39,6 +40,20 @@ pub(crate) async fn an_id_is_taken_once(stores: &Stores) {
         assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
     }
     assert_eq!(find(stores, "t").await, Some(first));
+}
+
+pub(crate) async fn of_many_first_tokens_at_once_one_is_stored(stores: &Stores) {
+    let mut at_once = JoinSet::new();
+    for number in 0..8 {
+        let (stores, first) = (stores.clone(), token(&format!("first-{number}"), number));
+        at_once.spawn(async move { stores.tokens.insert_first(&first).await.expect("an answer") });
+    }
+    let stored = at_once.join_all().await;
+    assert_eq!(stored.iter().filter(|stored| **stored).count(), 1, "{stored:?}");
+    let listed = stores.tokens.list(&tenant()).await.expect("a listing");
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    let other = Token { tenant: TenantId::new("other"), ..token("other", 10) };
+    assert!(stores.tokens.insert_first(&other).await.expect("an answer"), "each tenant has a first one");
 }
 
 pub(crate) async fn tokens_are_listed_oldest_first_for_their_tenant(stores: &Stores) {

@@ -165,3 +165,32 @@ async fn head_is_answered_where_get_is() {
         assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{path}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_brings_more_bytes_than_its_rate_allows_waits() {
+    let app = TestApp::with(|config| config.gateway.bytes_per_request = 1024);
+    let token = app.token("a", &[Scope::Chat]).await;
+    // At ten requests a second 10 KB a second; 60 MB may come at once, whatever the rate. What it is does not count.
+    let ask = |token: &str| app.post("/v1/chat/completions", token).body("x".repeat(8 * 1024 * 1024));
+    let mut taken = 0;
+    let refused = loop {
+        let answer = ask(&token).await;
+        if answer.status != 400 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 20, "nothing stops it");
+        // So that it is not the number of requests that counts.
+        app.clock.advance(Duration::from_secs(10));
+    };
+    assert_eq!(taken, 8, "60 MB, and the one that goes beyond");
+    assert_eq!(refused.code(), (429, "rate_limited".to_owned()));
+    assert!(refused.text().contains("Too many bytes"), "{}", refused.text());
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    let other = app.token("b", &[Scope::Chat]).await;
+    assert_eq!(ask(&other).await.status, 400, "another token is not touched");
+    tokio::time::advance(Duration::from_secs(wait)).await;
+    app.clock.advance(Duration::from_secs(wait));
+    let small = json!({"messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(app.post("/v1/chat/completions", &token).json(&small).await.status, 200);
+}

@@ -1,7 +1,7 @@
 //! The guide's four agents, carried in the binary: served on the demo model when no settings are named.
 
 use crate::fault::Fault;
-use crate::{folder as data_folder, host};
+use crate::{folder as data_folder, host, private};
 use jiff::tz::TimeZone;
 use shared::config::Config;
 use std::path::{Path, PathBuf};
@@ -52,10 +52,8 @@ pub(crate) fn write_workspaces(data: &Path) -> Result<(), Fault> {
     for (path, text) in FILES {
         if path.split_once('/').is_some_and(|(agent, _)| absent.contains(&agent)) {
             let file = folder.join(path);
-            let written = file
-                .parent()
-                .map_or(Ok(()), std::fs::create_dir_all)
-                .and_then(|()| std::fs::write(&file, text));
+            let written =
+                file.parent().map_or(Ok(()), private::make_folder).and_then(|()| std::fs::write(&file, text));
             written.map_err(|error| data_folder::unusable(data, &error))?;
         }
     }

@@ -15,6 +15,7 @@ mod deploy;
 mod descriptors;
 mod examples;
 mod fault;
+mod first_token;
 mod folder;
 mod host;
 mod jobs;
@@ -23,6 +24,7 @@ mod logs;
 mod memory;
 mod note;
 mod output;
+mod private;
 #[cfg(feature = "aws")]
 mod region;
 mod serve;
@@ -114,6 +116,7 @@ fn wrong_usage(error: &clap::Error) -> ! {
 /// Runs the command line of this process. `wrap` may put something around what turns meet outside the process: the
 /// identity for the product, fault points for the crash suite.
 pub fn main(wrap: Wrap) -> ExitCode {
+    private::nothing_for_others();
     let Cli { host, command } = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     #[cfg(not(feature = "aws"))]
     if host.aws.is_some() {

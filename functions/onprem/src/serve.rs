@@ -8,12 +8,11 @@ use crate::host::{HostArgs, Purpose, Settings};
 use crate::listen::{Places, Server};
 use crate::note::Note;
 use crate::site::{self, Site, Wrap};
-use crate::{listen, logs, output, workspaces};
+use crate::{first_token, listen, logs, output, private, workspaces};
 use clap::Args;
 use shared::bounds::{BODY_WEIGHT, THREADS};
 use shared::config::Config;
 use shared::logs::LocalZone;
-use shared::principal::NewToken;
 use shared::{http, worker};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,6 +48,9 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
     warn(&config);
     let descriptors = descriptors::raise(Places::descriptors(config.gateway.max_connections));
     let places = Places::new(&config.gateway, descriptors);
+    for told in private::close(&host.data) {
+        tracing::warn!(target: "operation", "{told}");
+    }
     if let Some(limit) = descriptors.filter(|limit| *limit < MIN_DESCRIPTORS) {
         tracing::warn!(
             target: "operation",
@@ -187,7 +189,7 @@ async fn serve(
     leave_note(settings, &host.data);
     tell_tokens(&site).await?;
     warn_of_little_memory(&site);
-    first_token(&site).await?;
+    first_token::make(&site.app, &host.data).await?;
 
     let stop = CancellationToken::new();
     let Site { app, tasks, .. } = &site;
@@ -225,25 +227,6 @@ async fn serve(
         }
     }
     Ok(site.store.close().await?)
-}
-
-/// Makes and prints an admin token if there is no token at all: without one nobody can come in.
-async fn first_token(site: &Site) -> Result<(), Fault> {
-    let app = &site.app;
-    if !app.stores.tokens.list(&app.tenant).await?.is_empty() {
-        return Ok(());
-    }
-    let (token, text) =
-        NewToken::admin("first admin").mint(app.tenant.clone(), app.ids.as_ref(), app.clock.now());
-    // Shown before it is stored: one that nobody saw must not be the reason why no other is made.
-    if output::line(&format!("first admin token (shown only this once): {}", text.expose())).is_err() {
-        tracing::warn!(
-            target: "operation",
-            "there is no token yet, and none could be shown; make one with `reef token create --scopes admin`"
-        );
-        return Ok(());
-    }
-    Ok(app.stores.tokens.insert(&token).await?)
 }
 
 fn millis(duration: Duration) -> u64 {

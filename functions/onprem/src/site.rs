@@ -3,6 +3,7 @@
 use crate::fault::Fault;
 use crate::folder;
 use crate::memory;
+use crate::private;
 use shared::adapters::folder::FolderFiles;
 use shared::adapters::models::{self, Providers};
 use shared::adapters::onprem::Sqlite;
@@ -79,7 +80,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
     let models = models::build(&config.providers)
         .map_err(|error| Fault::because("a model provider cannot be used", &error))?;
     for agent in &config.agents {
-        std::fs::create_dir_all(&agent.workspace).map_err(|error| {
+        private::make_folder(&agent.workspace).map_err(|error| {
             let folder = agent.workspace.display();
             Fault::because(&format!("the workspace {folder} of agent {} cannot be made", agent.id), &error)
         })?;
@@ -106,7 +107,7 @@ pub(crate) fn open(data: &Path, config: Config, wrap: Wrap) -> Result<Site, Faul
         budget: budget.clone(),
         turns: tasks.clone(),
     });
-    let lifecycle = Arc::new(Lifecycle::started(clock.now()));
+    let lifecycle = Arc::new(Lifecycle::started(clock.now()).needing(Arc::new(store.clone())));
     let app = App {
         config,
         stores: outside.stores,

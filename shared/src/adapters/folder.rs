@@ -11,7 +11,7 @@ use crate::files::{
 use async_trait::async_trait;
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, Metadata, OpenOptions, Permissions};
+use cap_std::fs::{Dir, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use rustix::io::Errno;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -126,6 +126,7 @@ fn write(folder: &Path, path: &TargetPath, content: &[u8], mark: u64) -> Result<
 fn write_draft(place: &Place<'_>, draft: &str, content: &[u8], like: Option<Permissions>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).follow(FollowSymlinks::No);
+    private(&mut options);
     let mut file = place.dir.open_with(draft, &options)?;
     file.write_all(content)?;
     if let Some(permissions) = like {
@@ -139,11 +140,38 @@ fn append(folder: &Path, path: &TargetPath, content: &[u8]) -> Result<u64, FileE
     let made = place.existing()?.is_none();
     let (mut file, found) = place.open_to_append()?;
     let total = path.grown(found.len(), content.len())?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| place.explain(error))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| {
+        // A disk that is full takes a beginning.
+        let grew = file.metadata().map_or(true, |now| now.len() != found.len());
+        place.explain(error).with_part_added(grew)
+    })?;
     if made {
         place.sync()?;
     }
     Ok(total)
+}
+
+/// Makes a workspace, with the folders that lead to it, if it is not there.
+fn make_folder(workspace: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(workspace)
+}
+
+/// Folders that are made: for their owner alone, whatever the process's mask says.
+fn private_folder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    cap_std::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+/// Files that are made, likewise.
+fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    cap_std::fs::OpenOptionsExt::mode(options, 0o600);
 }
 
 /// An agent's workspace, open.
@@ -166,7 +194,7 @@ impl Folder {
 
     /// Opens a workspace to write in it, making it first if need be.
     fn open_or_make(workspace: &Path) -> Result<Self, FileError> {
-        Dir::create_ambient_dir_all(workspace, ambient_authority())
+        make_folder(workspace)
             .and_then(|()| Dir::open_ambient_dir(workspace, ambient_authority()))
             .map(Self)
             .map_err(|error| failed("your workspace cannot be opened", error))
@@ -202,7 +230,7 @@ impl Folder {
             let next = match dir.open_dir_nofollow(parent) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     // Somebody else may make it in between: then it is there.
-                    match dir.create_dir(parent) {
+                    match dir.create_dir_with(parent, &private_folder()) {
                         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
                         _ => dir.open_dir_nofollow(parent),
                     }
@@ -247,6 +275,7 @@ impl Place<'_> {
     fn open_to_append(&self) -> Result<(File, Metadata), FileError> {
         let mut options = OpenOptions::new();
         options.append(true).create(true).nonblock(true).follow(FollowSymlinks::No);
+        private(&mut options);
         let file = self.dir.open_with(self.path.name(), &options).map_err(|error| self.explain(error))?;
         let found = plain_file(self.path.as_path(), &file)?;
         Ok((file, found))
@@ -289,12 +318,46 @@ fn explain(path: &FilePath, error: io::Error) -> FileError {
         io::ErrorKind::IsADirectory => path.refused("is a folder"),
         io::ErrorKind::PermissionDenied => path.refused("is not within your workspace, or not yours to open"),
         io::ErrorKind::InvalidFilename => path.refused(NAME_TOO_LONG),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failed("the disk is full", error),
-        io::ErrorKind::ReadOnlyFilesystem => failed("the workspace is read-only", error),
         _ => failed("the file system failed", error),
     }
 }
 
+/// What may pass: somebody makes room, mounts the disk for writing, or closes files.
+fn passes(error: &io::Error) -> Option<&'static str> {
+    match (error.kind(), Errno::from_io_error(error)) {
+        (io::ErrorKind::StorageFull, _) => Some("the disk is full"),
+        (io::ErrorKind::QuotaExceeded, _) => Some("the disk's quota is used up"),
+        (io::ErrorKind::ReadOnlyFilesystem, _) => Some("the workspace is read-only right now"),
+        (io::ErrorKind::OutOfMemory, _) => Some("the memory is full"),
+        (_, Some(Errno::MFILE | Errno::NFILE)) => Some("too many files are open"),
+        (_, Some(Errno::IO | Errno::STALE)) => Some("the disk does not answer"),
+        _ => None,
+    }
+}
+
 fn failed(message: &str, source: io::Error) -> FileError {
+    if let Some(why) = passes(&source) {
+        let message = format!("{why}; nothing was changed, try again later");
+        return FileError::Unavailable { message, unchanged: true, source: source.into() };
+    }
     FileError::Failed { message: message.to_owned(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_does_not() {
+        let of = |errno: Errno| failed("broken", errno.into());
+        for errno in
+            [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO]
+        {
+            let error = of(errno);
+            assert!(matches!(error, FileError::Unavailable { unchanged: true, .. }), "{errno:?}: {error:?}");
+            let error = error.with_part_added(true);
+            assert!(matches!(error, FileError::Unavailable { unchanged: false, .. }), "{errno:?}: {error:?}");
+        }
+        assert!(matches!(of(Errno::INVAL), FileError::Failed { .. }));
+    }
 }

@@ -6,8 +6,8 @@ use super::Config;
 use crate::bounds::{
     ANSWER_BYTES, ANSWER_BYTES_PER_TOKEN, ANSWER_CALLS, ANSWER_WIRE_BYTES, AUDIT_COUNTED, BACKLOG_COUNTED,
     BODY_LEVELS, BODY_VALUES, Bound, CLOCK_SLACK, HEAD_BYTES, HOP_LINE_BYTES, LANES_LOOKED_AT,
-    LISTENER_BYTES, MESSAGE_PARTS, REQUEST_MESSAGES, REQUEST_TOOLS, SETTINGS_LEVELS, STORED_LEVELS,
-    TURN_BYTES, UNREADABLE_TOLD, Unit, most_of_other, most_of_token,
+    LISTENER_BYTES, LOCK_WAIT, MESSAGE_PARTS, READ_ASIDE_WAIT, READS_ASIDE, REQUEST_MESSAGES, REQUEST_TOOLS,
+    SETTINGS_LEVELS, STORED_LEVELS, TURN_BYTES, UNREADABLE_TOLD, Unit, most_of_other, most_of_token,
 };
 use std::time::Duration;
 
@@ -175,6 +175,16 @@ impl Config {
             row("turn.recorded", TURN_BYTES, Unit::Bytes, None, "the turn ends as `length`"),
             row("listener.waiting", LISTENER_BYTES, Unit::Bytes, None, "the rest is told at the turn's end"),
             row("hop.line", HOP_LINE_BYTES, Unit::Bytes, None, "503 unavailable"),
+            row(
+                "request.bytesPerRequest",
+                usize::try_from(self.gateway.bytes_per_request).unwrap_or(usize::MAX),
+                Unit::Bytes,
+                Some("gateway.rateLimit.bytesPerRequest"),
+                "429 rate_limited, once a token is 256 s ahead",
+            ),
+            row("store.readsAside", READS_ASIDE, Unit::Count, None, "waits in order"),
+            row("store.readAsideWait", millis(READ_ASIDE_WAIT), Unit::Millis, None, "503 unavailable"),
+            row("store.lockWait", millis(LOCK_WAIT), Unit::Millis, None, "503 unavailable"),
         ]
     }
 }

@@ -173,6 +173,9 @@ pub(super) struct RateLimit {
     /// How many may come at once beyond that.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub burst: u32,
+    /// Bytes that its bodies may have on the average: so many for each request of the rate. Default: 102400.
+    #[schemars(range(min = 1))]
+    pub bytes_per_request: Option<u32>,
 }
 
 /// The agents.

@@ -225,6 +225,10 @@ impl Reader<'_> {
             limit: file
                 .rate_limit
                 .map_or(default.limit, |limit| Limit { per_second: limit.per_second, burst: limit.burst }),
+            bytes_per_request: file
+                .rate_limit
+                .and_then(|limit| limit.bytes_per_request)
+                .unwrap_or(default.bytes_per_request),
             max_body_bytes: file
                 .max_body_bytes
                 .map_or(default.max_body_bytes, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),

@@ -48,7 +48,11 @@ fn gateway(gateway: &GatewayConfig) -> Value {
         "port": gateway.listen.port(),
         "bind": "custom",
         "customBindHost": gateway.listen.ip(),
-        "rateLimit": {"perSecond": gateway.limit.per_second, "burst": gateway.limit.burst},
+        "rateLimit": {
+            "perSecond": gateway.limit.per_second,
+            "burst": gateway.limit.burst,
+            "bytesPerRequest": gateway.bytes_per_request,
+        },
         "maxBodyBytes": gateway.max_body_bytes,
         "maxConnections": gateway.max_connections,
         "maxConnectionsPerAddress": gateway.max_connections_per_address,

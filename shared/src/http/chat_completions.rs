@@ -50,6 +50,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     caller.needs(Scope::Chat)?;
     let bytes = body::read(&gateway, body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    gateway.takes_bytes(&caller, bytes.len())?;
     let (request, asked) = understand(&gateway, &caller, &headers, &bytes)?;
     let lent = bytes.understood();
     if asked.stream {

@@ -42,7 +42,8 @@ pub(super) struct Started {
 pub(super) struct Ready {
     /// Whether it may.
     ready: bool,
-    /// What stands against it: `draining`, `store`, `region` (out of service).
+    /// What stands against it: `draining`, `store`, `folder` (the data folder was removed or replaced), `disk` (it cannot be
+    /// written to), `region` (out of service).
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<Vec<&'static str>>,
     /// Since the start.
@@ -87,6 +88,7 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>, request: Request)
     if !gateway.app.store_answers().await {
         failing.push("store");
     }
+    failing.extend(gateway.app.lifecycle.unready().await);
     if !gateway.app.is_in_service().await {
         failing.push("region");
     }

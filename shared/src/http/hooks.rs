@@ -175,7 +175,10 @@ async fn read(
 ) -> Result<Taken, ApiError> {
     caller.needs(Scope::Hooks)?;
     gateway.accepts_work()?;
-    body::read(gateway, body, headers, HOOK_BODY_BYTES.min(gateway.app.config.gateway.max_body_bytes)).await
+    let most = HOOK_BODY_BYTES.min(gateway.app.config.gateway.max_body_bytes);
+    let bytes = body::read(gateway, body, headers, most).await?;
+    gateway.takes_bytes(caller, bytes.len())?;
+    Ok(bytes)
 }
 
 async fn run_agent(

@@ -59,6 +59,7 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     caller.needs(Scope::Chat)?;
     let bytes = body::read(&gateway, body, &headers, gateway.app.config.gateway.max_body_bytes).await?;
+    gateway.takes_bytes(&caller, bytes.len())?;
     let Asked { request, response, how } = understand(&gateway, &caller, &headers, &bytes).await?;
     let lent = bytes.understood();
     match how {
@@ -223,7 +224,11 @@ async fn enqueue(
         if let Some(Job { job: NewJob { work: Work::Turn(stored), .. }, unreadable: None, .. }) =
             if is_new { None } else { self::job(gateway, caller, response.turn()).await? }
         {
-            response = Response::new(&stored.turn, &stored.options);
+            // A job that is done keeps nothing of what was asked; its turn does.
+            response = match app.stores.sessions.turn(&caller.tenant, &stored.turn).await? {
+                Some(turn) => Response::new(&turn.id, &read_options(&turn)?),
+                None => Response::new(&stored.turn, &stored.options),
+            };
         }
         response.queue();
         let body = serde_json::to_string(&response).map_err(Error::internal)?;

@@ -290,7 +290,7 @@ pub(super) struct Deleted {
     deleted: bool,
 }
 
-/// Deletes the session with all its transcripts and turns; the audit trail stays.
+/// Deletes the session with all its transcripts, turns and jobs, also those that wait; the audit trail stays.
 #[utoipa::path(
     delete, path = "/v1/sessions/{key}", operation_id = "deleteSession", tag = "sessions",
     params(("key" = String, Path, description = "The session's key, percent-encoded")),

@@ -99,6 +99,7 @@ async fn run(
     let app = &gateway.app;
     let bytes =
         body::read(gateway, body, headers, TOOL_BODY_BYTES.min(app.config.gateway.max_body_bytes)).await?;
+    gateway.takes_bytes(caller, bytes.len())?;
     let request: InvokeRequest = body::parse(&bytes)?;
     let idempotency = idempotency::of_body(ROUTE, headers, request.idempotency_key.as_deref(), &bytes)?;
     let name = request.tool.or(request.name).filter(|name| !name.trim().is_empty());
@@ -164,10 +165,10 @@ async fn call(
         }
         Err(ToolError::Arguments(message)) => Err(ApiError::invalid_at("args", message).ok_false()),
         Err(error) => {
-            let failed = matches!(error, ToolError::Failed { .. });
+            let may_have_worked = error.may_have_worked();
             let error = ApiError::from(Error::from(error)).ok_false();
             // Whether a `once` tool that broke did its work is not known: the key must not run it again.
-            if failed && tool.spec().effect == Effect::Once {
+            if may_have_worked && tool.spec().effect == Effect::Once {
                 error.log();
                 return Ok(error.to_answer());
             }

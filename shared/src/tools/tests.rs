@@ -3,6 +3,7 @@
 use super::{NAMES, builtin};
 use crate::adapters::folder::FolderFiles;
 use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
 use crate::files::Files;
 use crate::id::TenantId;
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput};
@@ -448,4 +449,26 @@ async fn a_name_with_a_line_feed_is_one_entry() {
     fs::write(place.workspace().join("a\nb  9"), "").unwrap();
     fs::write(place.workspace().join("it's \"日本\""), "").unwrap();
     assert_eq!(place.text("ls", json!({})).await, "a\\nb  9  0\nit's \"日本\"  0");
+}
+
+#[tokio::test]
+async fn what_a_tool_makes_is_for_its_owner_alone() {
+    let place = Place::new();
+    place.call("write", json!({"path": "a/b.txt", "content": "x"})).await.unwrap();
+    place.call("append", json!({"path": "c/d.txt", "content": "x"})).await.unwrap();
+    for (path, mode) in [("a", 0o700), ("a/b.txt", 0o600), ("c", 0o700), ("c/d.txt", 0o600)] {
+        let found = fs::metadata(place.workspace().join(path)).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{path}");
+    }
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_a_failure_that_may_pass() {
+    let error = |unchanged| {
+        let message = "the disk is full".to_owned();
+        Error::from(ToolError::Unavailable { message, unchanged, source: "ENOSPC".into() })
+    };
+    assert_eq!((error(true).kind, error(true).cause()), (ErrorKind::Unavailable, "ENOSPC".to_owned()));
+    assert!(error(true).retry_after.is_some());
+    assert_eq!(error(false).retry_after, None, "who cannot know what was done looks first");
 }

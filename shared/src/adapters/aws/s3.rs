@@ -194,13 +194,14 @@ async fn collect(mut body: ByteStream, into: &mut Vec<u8>) -> Result<(), FileErr
 
 const UNREACHABLE: &str = "your files cannot be reached right now; nothing was changed, try again";
 
-fn failed(message: &str, cause: &dyn Error) -> FileError {
+fn unavailable(message: &str, unchanged: bool, cause: &dyn Error) -> FileError {
     // With all causes: of itself an error of the SDK only says that there was one.
-    FileError::Failed { message: message.to_owned(), source: DisplayErrorContext(cause).to_string().into() }
+    let source = DisplayErrorContext(cause).to_string().into();
+    FileError::Unavailable { message: message.to_owned(), unchanged, source }
 }
 
 fn unreachable(cause: &dyn Error) -> FileError {
-    failed(UNREACHABLE, cause)
+    unavailable(UNREACHABLE, true, cause)
 }
 
 /// Whether a conditional write was refused because the object has changed: it has not been written, that is certain.
@@ -239,7 +240,7 @@ impl Files for S3Files {
         // All of the layer's: people wrote them, so they are few.
         let (mut below, refusal) = match self.below.list(of, path, usize::MAX).await {
             Ok(listing) => (listing.entries, None),
-            Err(error @ FileError::Failed { .. }) => return Err(error),
+            Err(error @ (FileError::Unavailable { .. } | FileError::Failed { .. })) => return Err(error),
             Err(error) => (BTreeMap::new(), Some(error)),
         };
         let mut listing = Listing::of_at_most(most);
@@ -293,8 +294,10 @@ impl Files for S3Files {
         let put = self.client.put_object().bucket(&self.bucket).key(key).body(content.into());
         match put.send().await {
             Ok(_) => Ok(replaced),
-            Err(error) => Err(failed(
+            Err(error) => Err(unavailable(
                 "your files cannot be reached right now; the file is the old one or the new one, try again",
+                // To write it again changes nothing further.
+                true,
                 &error,
             )),
         }
@@ -318,9 +321,10 @@ impl Files for S3Files {
                 Ok(_) => return Ok(total),
                 Err(error) if is_overtaken(&error) => {}
                 Err(error) => {
-                    return Err(failed(
+                    return Err(unavailable(
                         "your files cannot be reached right now; whether the text was added is not known: read the \
                          file before you try again",
+                        false,
                         &error,
                     ));
                 }

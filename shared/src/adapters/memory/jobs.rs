@@ -4,7 +4,7 @@ use super::{Memory, State, storable};
 use crate::bounds::BACKLOG_COUNTED;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, TenantId};
+use crate::id::{JobId, SessionKey, TenantId};
 use crate::job::done_kept_until;
 use crate::job::{Apart, Backlog, Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt};
 use async_trait::async_trait;
@@ -22,6 +22,8 @@ pub(super) struct JobRecord {
     token: u64,
     /// When it was said until when the job is hidden.
     set_at: Timestamp,
+    /// From a delivery to its settlement.
+    delivered: bool,
     /// Of a job that is done.
     kept_until: Option<Timestamp>,
 }
@@ -48,6 +50,24 @@ pub(super) struct Jobs {
 impl Default for Jobs {
     fn default() -> Self {
         Self { records: BTreeMap::new(), sweep_at: SWEEP_FROM }
+    }
+}
+
+impl Jobs {
+    /// Whether one of the session's jobs is at work, or was when its worker died.
+    pub(super) fn any_at_work(&self, tenant: &TenantId, session: &SessionKey) -> bool {
+        let mut records = self.records.iter();
+        records.any(|((of, _), record)| {
+            of == tenant
+                && record.delivered
+                && record.job.state == JobState::Pending
+                && record.job.job.work.session() == session
+        })
+    }
+
+    /// Deletes the jobs of a session, whatever their state.
+    pub(super) fn delete_of_session(&mut self, tenant: &TenantId, session: &SessionKey) {
+        self.records.retain(|(of, _), record| of != tenant || record.job.job.work.session() != session);
     }
 }
 
@@ -83,7 +103,7 @@ impl JobQueue for Memory {
             reason: None,
             unreadable: None,
         };
-        records.insert(key, JobRecord { job, token: 0, set_at: now, kept_until: None });
+        records.insert(key, JobRecord { job, token: 0, set_at: now, delivered: false, kept_until: None });
         Ok(true)
     }
 
@@ -105,6 +125,7 @@ impl JobQueue for Memory {
         due.sort_by_key(|record| (record.job.visible_at, record.job.created_at));
         let take = |record: &mut JobRecord| {
             record.token += 1;
+            record.delivered = true;
             record.job.attempts += 1;
             record.job.visible_at = until;
             record.set_at = now;
@@ -152,11 +173,13 @@ impl JobQueue for Memory {
         let record = delivered(&mut state, receipt)?;
         record.token += 1;
         record.set_at = now;
+        record.delivered = false;
         let job = &mut record.job;
         match outcome {
             Outcome::Done => {
                 job.state = JobState::Done;
                 job.reason = None;
+                job.job.work.forget_what_was_said();
                 record.kept_until = Some(done_kept_until(now));
             }
             Outcome::Retry { after, counts, reason } => {

@@ -455,6 +455,11 @@ impl SessionIndex for Memory {
     async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
         let mut state = self.state();
         state.idle_mut(tenant, key, from)?;
+        if state.jobs.any_at_work(tenant, key) {
+            // Its turn has not begun, or has just ended: it would make the session anew.
+            return Err(StoreError::Fenced);
+        }
+        state.jobs.delete_of_session(tenant, key);
         if let Some(head) = state.sessions.remove(&(tenant.clone(), key.clone())) {
             for id in head.past.into_iter().chain([head.session.id]) {
                 state.transcripts.remove(&(tenant.clone(), id));

@@ -18,6 +18,18 @@ impl TokenStore for Memory {
         Ok(())
     }
 
+    async fn insert_first(&self, token: &Token) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if state.tokens.values().any(|known| known.tenant == token.tenant) {
+            return Ok(false);
+        }
+        if state.tokens.contains_key(&token.id) {
+            return Err(StoreError::Broken("this token id is taken".into()));
+        }
+        state.tokens.insert(token.id.clone(), token.clone());
+        Ok(true)
+    }
+
     async fn find(&self, id: &PrincipalId) -> Result<Option<Token>, StoreError> {
         Ok(self.state().tokens.get(id).cloned())
     }

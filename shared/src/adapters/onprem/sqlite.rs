@@ -6,28 +6,36 @@
 //! Reads that are bounded by an index and a small limit run at once, on the calling thread: they take some ten
 //! microseconds, less than handing them to another thread and back would. Reads whose length a caller or the age of
 //! the data decides (listings, long transcripts, the audit trail) run on a thread of their own, so that no thread of
-//! the asynchronous runtime waits for them.
+//! the asynchronous runtime waits for them: a few at once, the others wait in order and for a bounded time.
 
 mod check;
 mod files;
 mod lane;
+mod place;
 #[cfg(test)]
 mod plans;
 mod ports;
+mod probe;
 mod readers;
 mod tx;
+mod upkeep;
 
 pub use check::Checked;
 
 use super::sql::{SqlError, Tx, schema};
+use crate::bounds::{READ_ASIDE_WAIT, READS_ASIDE};
 use crate::error::{Source, StoreError};
 use crate::unreadable::Sightings;
 use futures::channel::oneshot;
 use lane::Lane;
+use place::Place;
+use probe::Probe;
 use readers::Readers;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tx::SqliteTx;
 
 /// The file of sessions, jobs and tokens.
@@ -82,6 +90,10 @@ struct Parts {
     limits: Lane,
     readers: Arc<Readers>,
     sightings: Sightings,
+    /// Places for reads on a thread of their own.
+    aside: Arc<Semaphore>,
+    place: Arc<Place>,
+    probe: Arc<Probe>,
     /// Calls of the rate limiter, to know when to sweep.
     takes: AtomicU64,
 }
@@ -97,13 +109,19 @@ impl Sqlite {
         let main = directory.join(MAIN_FILE);
         let writer = files::open_writer(&main, files::Durability::Full, schema::MAIN)?;
         let limits = files::open_limits(&directory.join(LIMITS_FILE), schema::LIMITS)?;
-        let thread =
+        let failed =
             |source: std::io::Error| OpenError::Database { path: main.clone(), source: source.into() };
+        let place = Arc::new(Place::of(&main).map_err(failed)?);
         let sightings = Sightings::default();
+        let writer = Lane::start("reef-writer", writer, sightings.clone(), Some(Arc::clone(&place)));
+        let limits = Lane::start("reef-limits", limits, sightings.clone(), None);
         Ok(Self {
             parts: Arc::new(Parts {
-                writer: Lane::start("reef-writer", writer, sightings.clone()).map_err(thread)?,
-                limits: Lane::start("reef-limits", limits, sightings.clone()).map_err(thread)?,
+                writer: writer.map_err(failed)?,
+                limits: limits.map_err(failed)?,
+                aside: Arc::new(Semaphore::new(READS_ASIDE)),
+                place,
+                probe: Arc::new(Probe::of(directory)),
                 readers: Arc::new(Readers::new(main, sightings.clone())),
                 sightings,
                 takes: AtomicU64::new(0),
@@ -145,6 +163,7 @@ impl Sqlite {
 
     /// Reads at once, on this thread.
     fn read<A>(&self, read: impl FnOnce(&mut SqliteTx<'_>) -> Result<A, SqlError>) -> Result<A, StoreError> {
+        self.parts.place.known_to_be_there()?;
         self.parts.readers.read(read)
     }
 
@@ -154,15 +173,31 @@ impl Sqlite {
         A: Send + 'static,
         R: FnOnce(&mut SqliteTx<'_>) -> Result<A, SqlError> + Send + 'static,
     {
+        self.parts.place.known_to_be_there()?;
         let readers = Arc::clone(&self.parts.readers);
+        self.aside(move || readers.read(read)).await?
+    }
+
+    /// Runs what may take long on a thread of its own, once there is a place for it.
+    async fn aside<A: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<A, StoreError> {
+        let busy = || StoreError::Unavailable("too many long reads are at work".into());
+        let places = Arc::clone(&self.parts.aside);
+        // The places are given in the order of asking.
+        let place = timeout(READ_ASIDE_WAIT, places.acquire_owned()).await;
+        let place = place.map_err(|_| busy())?.map_err(|closed| StoreError::Unavailable(closed.into()))?;
         let (reply, answer) = oneshot::channel();
         let work = move || {
             // Nobody listens any more if the caller has gone: then the answer is for nobody.
-            let _ = reply.send(readers.read(read));
+            let _ = reply.send(work());
+            // Held until here: what nobody waits for takes its place all the same.
+            drop(place);
         };
         let thread = std::thread::Builder::new().name("reef-reader".to_owned());
         thread.spawn(work).map_err(|error| StoreError::Unavailable(error.into()))?;
-        answer.await.map_err(|gone| StoreError::Unavailable(gone.into()))?
+        answer.await.map_err(|gone| StoreError::Unavailable(gone.into()))
     }
 }
 
@@ -204,4 +239,23 @@ fn failed(error: rusqlite::Error) -> SqlError {
 /// Migrations run through the same statements as everything else.
 fn migrate(tx: &mut impl Tx, migrations: &[schema::Migration]) -> Result<schema::Migrated, SqlError> {
     now(schema::migrate(tx, migrations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_read_waits_for_its_place_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(folder.path()).unwrap();
+        let places = u32::try_from(READS_ASIDE).unwrap();
+        let taken = Arc::clone(&store.parts.aside).acquire_many_owned(places).await.unwrap();
+        let asked = tokio::time::Instant::now();
+        let refused = store.read_aside(|_| Ok(())).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        assert!(asked.elapsed() >= READ_ASIDE_WAIT);
+        drop(taken);
+        store.read_aside(|_| Ok(())).await.unwrap();
+    }
 }

@@ -69,8 +69,8 @@ impl TurnRun {
         Ok(match called {
             Ok(output) => (output.content, false),
             Err(error) => {
-                if let ToolError::Failed { source, .. } = &error {
-                    tracing::error!(target: "error", { tool.name = %call.name, cause = %source }, "a tool failed");
+                if let Some(cause) = error.cause() {
+                    tracing::error!(target: "error", { tool.name = %call.name, cause = %cause }, "a tool failed");
                 }
                 (error.to_string(), true)
             }

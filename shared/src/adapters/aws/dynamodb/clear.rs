@@ -7,7 +7,7 @@ use super::steps::{Steps, StoredStep};
 use super::table::{Attr, Condition, Item, Key, Write};
 use super::{DynamoStores, TRIES, contended, keys};
 use crate::error::StoreError;
-use crate::id::{SessionId, TenantId};
+use crate::id::{JobId, SessionId, TenantId};
 use crate::session::TurnOutcome;
 
 /// Writes of the transaction besides those for transcripts that were put away.
@@ -20,7 +20,11 @@ impl DynamoStores {
         let mut ids = vec![view.head.id.to_string()];
         ids.extend(pasts.iter().map(|(id, _)| id.to_string()));
         ids.dedup();
-        let clearing = Draft::new(view.key_of(keys::CLEARING)).text("transcripts", to_json(&ids)?).item();
+        let jobs = self.jobs_to_go(&view.tenant, &view.key).await?;
+        let clearing = Draft::new(view.key_of(keys::CLEARING))
+            .text("transcripts", to_json(&ids)?)
+            .text("jobs", to_json(&jobs)?)
+            .item();
         let mut writes = vec![
             Write::Delete(view.key_of(keys::META), Condition::Present),
             Write::Put(clearing.clone(), Condition::Absent),
@@ -48,6 +52,11 @@ impl DynamoStores {
         let partition = &clearing.key.partition;
         let (tenant, session) = keys::session_of(partition)
             .ok_or_else(|| super::attrs::broken("a note of a deletion in an odd partition"))?;
+        // Named one by one: by now there may be others, of a session that was made anew.
+        let jobs: Vec<JobId> = clearing.opt_text("jobs")?.map_or_else(|| Ok(Vec::new()), from_json)?;
+        for job in &jobs {
+            self.delete_job(&tenant, &session, job).await?;
+        }
         for id in &ids {
             let steps = keys::steps(&SessionId::new(id.as_str()));
             let to = keys::behind(&steps);

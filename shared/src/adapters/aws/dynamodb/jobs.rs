@@ -2,7 +2,7 @@
 
 mod row;
 
-use super::attrs::{from_json, is_forgotten, to_json};
+use super::attrs::{Draft, broken, from_json, is_forgotten, to_json};
 use super::keys::{self, SHARDS};
 use super::schema::{DUE, LISTED};
 use super::table::{Condition, Write};
@@ -12,7 +12,7 @@ use super::{DynamoStores, TRIES, contended, heads, turns};
 use crate::bounds::JOBS_LOOKED_AT;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{JobId, TenantId};
+use crate::id::{JobId, SessionKey, TenantId};
 use crate::job::{
     Apart, Backlog, Delivery, Job, JobFilter, JobQueue, JobState, NewJob, Outcome, Receipt, Work,
     done_kept_until,
@@ -31,6 +31,10 @@ const LATEST_ARRIVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Jobs of a region that is gone that are looked at for each one that may be taken over: some may not have arrived.
 const LOOKS_PER_JOB: usize = 8;
+
+/// Most jobs that one deletion takes along. A session has more only if it got that many within the 14 days for which done
+/// ones are kept; those hold nothing of what was said, and go by themselves.
+const NOTED: usize = 4_000;
 
 impl DynamoStores {
     async fn job(&self, tenant: &TenantId, id: &JobId) -> Result<Option<Row>, StoreError> {
@@ -86,12 +90,13 @@ impl DynamoStores {
             let stored = self.job(tenant, id).await?;
             let unchanged = stored.as_ref().map_or(Condition::Absent, Row::unchanged);
             let token = stored.as_ref().map(|row| row.token);
-            let next = change(stored)?;
+            let mut next = change(stored)?;
+            let ended = match next.kept_until {
+                Some(until) => self.ended(&mut next, until).await?,
+                None => Vec::new(),
+            };
             let mut writes = vec![Write::Put(next.item(), unchanged)];
-            if let Some(until) = next.kept_until {
-                // What it was to do goes with it.
-                writes.extend(next.work.kept_until(self.core.as_ref(), &next.key(), until).await?);
-            }
+            writes.extend(ended);
             // A write that leaves the token as it is does not stand in the way of its own repetition.
             let is_written = if token == Some(next.token) {
                 self.wrote(writes).await?
@@ -103,6 +108,64 @@ impl DynamoStores {
             }
         }
         Err(contended())
+    }
+
+    /// What is to be written along with a job that is done and kept until then: what was said goes at once.
+    async fn ended(&self, row: &mut Row, until: Timestamp) -> Result<Vec<Write>, StoreError> {
+        let key = row.key();
+        let Some(mut job) = self.work(row).await? else {
+            return row.work.kept_until(self.core.as_ref(), &key, until).await;
+        };
+        job.work.forget_what_was_said();
+        let mut writes = row.work.gone(&key);
+        row.work = Text::Inside(to_json(&job)?);
+        let named = Draft::new(keys::job_of_session(&job.tenant, job.work.session(), &job.id));
+        writes.push(Write::Put(named.expires(Some(until)).item(), Condition::Always));
+        Ok(writes)
+    }
+
+    /// The jobs of a session, oldest first, at most as many as a deletion can note.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] while one of them is at work, or was when its worker died.
+    pub(super) async fn jobs_to_go(
+        &self,
+        tenant: &TenantId,
+        session: &SessionKey,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let (from, to) = (keys::JOBS.to_owned(), keys::behind(keys::JOBS));
+        let partition = keys::session_partition(tenant, session);
+        let mut walk = Walk::new(self.core.as_ref(), partition, from, to, 100);
+        let mut ids = Vec::new();
+        while ids.len() < NOTED
+            && let Some(item) = walk.next().await?
+        {
+            let id = keys::named_job(&item.key.sort).ok_or_else(|| broken("an odd name of a job"))?;
+            let row = self.job(tenant, &id).await?;
+            if row.is_some_and(|row| row.delivered && row.state == JobState::Pending) {
+                return Err(StoreError::Fenced);
+            }
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Deletes a job of a session that is deleted, whatever its state.
+    pub(super) async fn delete_job(
+        &self,
+        tenant: &TenantId,
+        session: &SessionKey,
+        id: &JobId,
+    ) -> Result<(), StoreError> {
+        let row = self.job(tenant, id).await?;
+        let mut writes = row.map_or_else(Vec::new, |row| {
+            let mut writes = row.work.gone(&row.key());
+            writes.push(Write::Delete(row.key(), Condition::Always));
+            writes
+        });
+        writes.push(Write::Delete(keys::job_of_session(tenant, session, id), Condition::Always));
+        self.wrote(writes).await?;
+        Ok(())
     }
 
     /// Pending jobs of a region that were due at `now`, longest due first, and perhaps a few more than `limit`.
@@ -212,6 +275,7 @@ impl DynamoStores {
         next.region.clone_from(&self.here.region);
         next.token += 1;
         next.attempts += 1;
+        next.delivered = true;
         next.visible_at = until;
         next.set_at = now;
         let wrote = self.wrote_once(vec![Write::Put(next.item(), row.unchanged())]).await?;
@@ -273,6 +337,7 @@ impl DynamoStores {
             next.region.clone_from(&self.here.region);
             // A delivery that its old region knows of is no longer good.
             next.token += 1;
+            next.delivered = false;
             self.wrote(vec![Write::Put(next.item(), row.unchanged())]).await?;
         }
         Ok(())
@@ -355,11 +420,15 @@ impl JobQueue for DynamoStores {
             set_at: now,
             reason: None,
             token: 0,
+            delivered: false,
             region: self.here.region.clone(),
             kept_until: None,
             damage: None,
         };
-        let mut writes = vec![Write::Put(row.item(), is_forgotten(now))];
+        // By this its session finds it, if that is deleted. It may be there already, without its job.
+        let named = Draft::new(keys::job_of_session(&job.tenant, job.work.session(), &job.id)).item();
+        let mut writes =
+            vec![Write::Put(row.item(), is_forgotten(now)), Write::Put(named, Condition::Always)];
         writes.extend(beside);
         self.wrote_once(writes).await
     }
@@ -394,6 +463,7 @@ impl JobQueue for DynamoStores {
             let mut row = delivered(stored, receipt)?;
             row.token += 1;
             row.set_at = now;
+            row.delivered = false;
             match outcome {
                 Outcome::Done => {
                     row.state = JobState::Done;

@@ -210,6 +210,19 @@ pub(super) fn job(tenant: &TenantId, id: &JobId) -> Key {
     alone(format!("J#{}#{}", escape(tenant.as_str()), escape(id.as_str())))
 }
 
+/// What says, in a session's partition, that this job is for it: the beginning of all of them, then one.
+pub(super) const JOBS: &str = "J#";
+
+/// As above.
+pub(super) fn job_of_session(tenant: &TenantId, session: &SessionKey, id: &JobId) -> Key {
+    of_session(tenant, session, format!("{JOBS}{}", escape(id.as_str())))
+}
+
+/// The job that such an item names.
+pub(super) fn named_job(sort: &str) -> Option<JobId> {
+    unescape(sort.strip_prefix(JOBS)?).map(JobId::new)
+}
+
 /// The tenant and the job of a partition.
 pub(super) fn job_of(partition: &str) -> Option<(TenantId, JobId)> {
     let (tenant, id) = partition.strip_prefix("J#")?.split_once('#')?;
@@ -219,6 +232,11 @@ pub(super) fn job_of(partition: &str) -> Option<(TenantId, JobId)> {
 /// A token.
 pub(super) fn token(id: &PrincipalId) -> Key {
     alone(format!("U#{}", escape(id.as_str())))
+}
+
+/// The mark of a tenant's first token.
+pub(super) fn first_token(tenant: &TenantId) -> Key {
+    alone(format!("UF#{}", escape(tenant.as_str())))
 }
 
 /// A rate limit's subject.

@@ -87,6 +87,12 @@ impl Text {
         Ok(pieces.into_iter().map(|piece| Write::Put(piece, Condition::Always)).collect())
     }
 
+    /// What is to be written along with the item when it holds this text no longer.
+    pub(super) fn gone(&self, key: &Key) -> Vec<Write> {
+        let Self::Beside { by, pieces } = self else { return Vec::new() };
+        (0..*pieces).map(|piece| Write::Delete(beside(key, by, piece), Condition::Always)).collect()
+    }
+
     /// What stands beside, as far as it has arrived.
     async fn pieces(&self, core: &dyn Table, key: &Key) -> Result<Vec<Item>, StoreError> {
         let Self::Beside { by, pieces } = self else { return Ok(Vec::new()) };

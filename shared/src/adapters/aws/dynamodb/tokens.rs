@@ -39,6 +39,17 @@ impl TokenStore for DynamoStores {
         }
     }
 
+    async fn insert_first(&self, token: &Token) -> Result<bool, StoreError> {
+        if !self.list(&token.tenant).await?.is_empty() {
+            return Ok(false);
+        }
+        // Of two that come this far one finds the other's mark.
+        let mark = Draft::new(keys::first_token(&token.tenant)).text("token", token.id.as_str()).item();
+        let writes =
+            vec![Write::Put(item_of(token)?, Condition::Absent), Write::Put(mark, Condition::Absent)];
+        self.wrote_once(writes).await
+    }
+
     async fn find(&self, id: &PrincipalId) -> Result<Option<Token>, StoreError> {
         let token = self.core.get(&keys::token(id)).await?.as_ref().map(read).transpose();
         token.map_err(attrs::unreadable("the token"))

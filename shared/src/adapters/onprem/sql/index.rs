@@ -2,7 +2,9 @@
 
 use super::damage::read_turn;
 use super::sessions::{SESSION, read_holder, read_session};
-use super::{Row, SqlError, Tx, args, around_damage, cause, locking, or_unreadable, read_each, read_first};
+use super::{
+    Arg, Row, SqlError, Tx, args, around_damage, cause, jobs, locking, or_unreadable, read_each, read_first,
+};
 use crate::bounds::CLOCK_SLACK;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -10,8 +12,8 @@ use crate::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
 use crate::session::{Becomes, Interrupted, Session, SessionFilter, Turn};
 use std::time::Duration;
 
-/// [`crate::session::SessionIndex::list`]: by the index on time, or, for named agents, one walk of the index on agents
-/// each, merged.
+/// [`crate::session::SessionIndex::list`]: by the index on users or that on time, or, for named agents, one walk of the
+/// index on users or on agents each, merged.
 pub(in crate::adapters::onprem) async fn list<T: Tx>(
     tx: &mut T,
     tenant: &TenantId,
@@ -30,6 +32,27 @@ pub(in crate::adapters::onprem) async fn list<T: Tx>(
     }
 }
 
+/// A listing's statements: newest first, and the same rows from the other end, if a damaged page lies among them.
+macro_rules! listing {
+    ($where:literal, $limit:literal) => {
+        (
+            listing!($where, "ORDER BY updated_at DESC, session_key", $limit),
+            listing!($where, "ORDER BY updated_at, session_key DESC", $limit),
+        )
+    };
+    ($where:literal, $order:literal, $limit:literal) => {
+        concat!(
+            "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
+                 summarised_through, turn_id, lease_until
+             FROM sessions WHERE tenant = $1 AND ",
+            $where,
+            " ",
+            $order,
+            $limit
+        )
+    };
+}
+
 /// The first sessions that fit, and how many rows were looked at to find them: at least `looks`, unless there are no more.
 async fn list_some<T: Tx>(
     tx: &mut T,
@@ -37,41 +60,51 @@ async fn list_some<T: Tx>(
     filter: &SessionFilter,
     looks: usize,
 ) -> Result<(Vec<Session>, usize), SqlError> {
-    const TABLE: (&str, usize) = ("sessions", 2);
-    let user = filter.user.as_ref();
     let before = filter.updated_before.map_or(i64::MAX, Timestamp::as_millis);
     let Some(agents) = &filter.agents else {
-        let newest = "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
-                 summarised_through, turn_id, lease_until
-             FROM sessions WHERE tenant = $1 AND updated_at < $2 AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
-             ORDER BY updated_at DESC, session_key LIMIT $4";
-        let oldest = "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
-                 summarised_through, turn_id, lease_until
-             FROM sessions WHERE tenant = $1 AND updated_at < $2 AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
-             ORDER BY updated_at, session_key DESC LIMIT $4";
-        let rows = around_damage(tx, TABLE.0, newest, oldest, args![tenant, before, user, looks]).await?;
-        let found = rows.len();
-        return Ok((in_order(read_each(tx, TABLE, rows, read_session)), found));
+        let (sessions, found) = match &filter.user {
+            None => {
+                let by_time = listing!("updated_at < $2", " LIMIT $3");
+                listed(tx, by_time, args![tenant, before, looks]).await?
+            }
+            Some(user) => {
+                let by_user = listing!("user_id = $2 AND updated_at < $3", " LIMIT $4");
+                listed(tx, by_user, args![tenant, user, before, looks]).await?
+            }
+        };
+        return Ok((in_order(sessions), found));
     };
     let (mut sessions, mut found) = (Vec::new(), 0);
     for agent in agents {
-        let newest = "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
-                 summarised_through, turn_id, lease_until
-             FROM sessions
-             WHERE tenant = $1 AND agent_id = $2 AND updated_at < $3 AND (CAST($4 AS TEXT) IS NULL OR user_id = $4)
-             ORDER BY updated_at DESC, session_key LIMIT $5";
-        let oldest = "SELECT tenant, session_key, id, agent_id, user_id, channel, created_at, updated_at, epoch, seq,
-                 summarised_through, turn_id, lease_until
-             FROM sessions
-             WHERE tenant = $1 AND agent_id = $2 AND updated_at < $3 AND (CAST($4 AS TEXT) IS NULL OR user_id = $4)
-             ORDER BY updated_at, session_key DESC LIMIT $5";
-        let args = args![tenant, agent, before, user, looks];
-        let rows = around_damage(tx, TABLE.0, newest, oldest, args).await?;
+        let (mut of_agent, looked_at) = match &filter.user {
+            None => {
+                let by_agent = listing!("agent_id = $2 AND updated_at < $3", " LIMIT $4");
+                listed(tx, by_agent, args![tenant, agent, before, looks]).await?
+            }
+            Some(user) => {
+                // `agent_id || ''` keeps the planner from walking all of the agent's sessions instead of the user's.
+                let by_user =
+                    listing!("user_id = $2 AND agent_id || '' = $3 AND updated_at < $4", " LIMIT $5");
+                listed(tx, by_user, args![tenant, user, agent, before, looks]).await?
+            }
+        };
         // One agent may still have more when another one has no more.
-        found = found.max(rows.len());
-        sessions.append(&mut read_each(tx, TABLE, rows, read_session));
+        found = found.max(looked_at);
+        sessions.append(&mut of_agent);
     }
     Ok((in_order(sessions), found))
+}
+
+/// The readable rows of a listing, and how many there were.
+async fn listed<T: Tx>(
+    tx: &mut T,
+    (newest, oldest): (&'static str, &'static str),
+    args: &[Arg<'_>],
+) -> Result<(Vec<Session>, usize), SqlError> {
+    const TABLE: (&str, usize) = ("sessions", 2);
+    let rows = around_damage(tx, TABLE.0, newest, oldest, args).await?;
+    let found = rows.len();
+    Ok((read_each(tx, TABLE, rows, read_session), found))
 }
 
 fn in_order(mut sessions: Vec<Session>) -> Vec<Session> {
@@ -246,6 +279,10 @@ pub(in crate::adapters::onprem) async fn delete<T: Tx>(
     from: &SessionId,
 ) -> Result<(), SqlError> {
     idle(tx, tenant, key, from).await?;
+    if jobs::any_at_work(tx, tenant, key).await? {
+        // Its turn has not begun, or has just ended: it would make the session anew.
+        return Err(SqlError::Refused(StoreError::Fenced));
+    }
     delete_all(tx, tenant, key, Some(from)).await
 }
 
@@ -256,6 +293,7 @@ async fn delete_all<T: Tx>(
     key: &SessionKey,
     present: Option<&SessionId>,
 ) -> Result<(), SqlError> {
+    jobs::delete_of_session(tx, tenant, key).await?;
     let past = "SELECT session_id FROM past_transcripts WHERE tenant = $1 AND session_key = $2";
     let rows = tx.query(past, args![tenant, key]).await?;
     let mut transcripts = read_each(tx, ("past_transcripts", 1), rows, Row::id::<SessionId>);

@@ -7,9 +7,9 @@ use super::{
 use crate::bounds::{BACKLOG_COUNTED, CLOCK_SLACK, LANES_LOOKED_AT};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::id::{AgentId, JobId, PrincipalId, TenantId};
+use crate::id::{AgentId, JobId, PrincipalId, SessionKey, TenantId};
 use crate::job::{
-    Apart, Backlog, Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, done_kept_until,
+    Apart, Backlog, Delivery, Job, JobFilter, JobState, NewJob, Outcome, Receipt, Work, done_kept_until,
 };
 use std::time::Duration;
 
@@ -104,6 +104,8 @@ const CLEARED_AT_ONCE: usize = 8;
 pub(in crate::adapters::onprem) struct EncodedJob {
     pub(in crate::adapters::onprem) tenant: TenantId,
     pub(in crate::adapters::onprem) id: JobId,
+    /// On which session it works.
+    pub(in crate::adapters::onprem) session: SessionKey,
     pub(in crate::adapters::onprem) work: String,
     /// For whom it works and who asked, as JSON.
     pub(in crate::adapters::onprem) lane: String,
@@ -112,26 +114,33 @@ pub(in crate::adapters::onprem) struct EncodedJob {
 impl EncodedJob {
     pub(in crate::adapters::onprem) fn new(job: &NewJob) -> Result<Self, StoreError> {
         let (work, lane) = (to_json(&job.work)?, to_json(&job.whose())?);
-        Ok(Self { tenant: job.tenant.clone(), id: job.id.clone(), work, lane })
+        Ok(Self {
+            tenant: job.tenant.clone(),
+            id: job.id.clone(),
+            session: job.work.session().clone(),
+            work,
+            lane,
+        })
     }
 }
 
 /// [`crate::job::JobQueue::enqueue`].
 pub(in crate::adapters::onprem) async fn enqueue<T: Tx>(
     tx: &mut T,
-    EncodedJob { tenant, id, work, lane }: &EncodedJob,
+    EncodedJob { tenant, id, session, work, lane }: &EncodedJob,
     delay: Duration,
     now: Timestamp,
 ) -> Result<bool, SqlError> {
     let inserted = tx
         .execute(
-            "INSERT INTO jobs (tenant, id, work, lane, state, attempts, token, created_at, set_at, visible_at)
-             VALUES ($1, $2, $3, $4, 'pending', 0, 0, $5, $5, $6)
-             ON CONFLICT (tenant, id) DO UPDATE SET work = excluded.work, lane = excluded.lane, state = 'pending',
-                 attempts = 0, token = 0, created_at = excluded.created_at, set_at = excluded.set_at,
-                 visible_at = excluded.visible_at, reason = NULL, expires_at = NULL
-             WHERE jobs.expires_at <= $5",
-            args![tenant, id, work, lane, now, now + delay],
+            "INSERT INTO jobs (tenant, id, session_key, work, lane, state, attempts, token, created_at, set_at, visible_at)
+             VALUES ($1, $2, $3, $4, $5, 'pending', 0, 0, $6, $6, $7)
+             ON CONFLICT (tenant, id) DO UPDATE SET session_key = excluded.session_key, work = excluded.work,
+                 lane = excluded.lane, state = 'pending', attempts = 0, token = 0, created_at = excluded.created_at,
+                 set_at = excluded.set_at, visible_at = excluded.visible_at, reason = NULL, expires_at = NULL,
+                 delivered = 0
+             WHERE jobs.expires_at <= $6",
+            args![tenant, id, session, work, lane, now, now + delay],
         )
         .await?;
     tx.execute(
@@ -251,12 +260,12 @@ pub(in crate::adapters::onprem) async fn receive<T: Tx>(
         let receipt = Receipt { tenant: job.job.tenant.clone(), job: job.job.id.clone(), token };
         let deliver = match job.unreadable {
             None => {
-                "UPDATE jobs SET token = $1, attempts = attempts + 1, set_at = $2, visible_at = $3
+                "UPDATE jobs SET token = $1, attempts = attempts + 1, set_at = $2, visible_at = $3, delivered = 1
                  WHERE tenant = $4 AND id = $5"
             }
             // Its end is to be written by the receipt, whatever stood there.
             Some(_) => {
-                "UPDATE jobs SET token = $1, attempts = 1, set_at = $2, visible_at = $3
+                "UPDATE jobs SET token = $1, attempts = 1, set_at = $2, visible_at = $3, delivered = 1
                  WHERE tenant = $4 AND id = $5"
             }
         };
@@ -328,6 +337,40 @@ pub(in crate::adapters::onprem) async fn extend<T: Tx>(
     fenced(extended)
 }
 
+/// What is kept of the work once it is done; `None` if it cannot be read, and stays as it is.
+async fn rest_of<T: Tx>(tx: &mut T, receipt: &Receipt) -> Result<Option<String>, SqlError> {
+    let find = "SELECT work FROM jobs WHERE tenant = $1 AND id = $2";
+    let work = read_first(tx.query(find, args![&receipt.tenant, &receipt.job]).await?, Row::text)?;
+    let Some(mut work) = work.and_then(|text| serde_json::from_str::<Work>(&text).ok()) else {
+        return Ok(None);
+    };
+    work.forget_what_was_said();
+    to_json(&work).map(Some).map_err(SqlError::Refused)
+}
+
+/// Deletes the jobs of a session, whatever their state.
+pub(super) async fn delete_of_session<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    session: &SessionKey,
+) -> Result<(), SqlError> {
+    // `tenant || ''` keeps the planner from walking all jobs of the tenant instead of those of the session.
+    let delete = "DELETE FROM jobs WHERE session_key = $1 AND tenant || '' = $2";
+    tx.execute(delete, args![session, tenant]).await?;
+    Ok(())
+}
+
+/// Whether one of the session's jobs is at work, or was when its worker died.
+pub(super) async fn any_at_work<T: Tx>(
+    tx: &mut T,
+    tenant: &TenantId,
+    session: &SessionKey,
+) -> Result<bool, SqlError> {
+    let find = "SELECT 1 FROM jobs
+         WHERE session_key = $1 AND tenant || '' = $2 AND state = 'pending' AND delivered = 1 LIMIT 1";
+    Ok(!tx.query(find, args![session, tenant]).await?.is_empty())
+}
+
 /// [`crate::job::JobQueue::settle`].
 pub(in crate::adapters::onprem) async fn settle<T: Tx>(
     tx: &mut T,
@@ -343,12 +386,17 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
     let expires_at = matches!(outcome, Outcome::Done).then(|| done_kept_until(now));
     // A job that was delivered has at least one.
     let given_back = u64::from(matches!(outcome, Outcome::Retry { counts: false, .. }));
+    let rest = match outcome {
+        Outcome::Done => rest_of(tx, receipt).await?,
+        Outcome::Retry { .. } | Outcome::Dead { .. } => None,
+    };
     // The token grows here, too: a receipt is good for one settlement.
     let settled = tx
         .execute(
             "UPDATE jobs SET state = $1, visible_at = COALESCE($2, visible_at), set_at = $3, reason = $4,
-             token = token + 1, attempts = attempts - $5, expires_at = $6
-         WHERE tenant = $7 AND id = $8 AND token = $9 AND state = 'pending'",
+                 token = token + 1, attempts = attempts - $5, expires_at = $6, work = COALESCE($7, work),
+                 delivered = 0
+             WHERE tenant = $8 AND id = $9 AND token = $10 AND state = 'pending'",
             args![
                 state_name(state),
                 visible_at,
@@ -356,6 +404,7 @@ pub(in crate::adapters::onprem) async fn settle<T: Tx>(
                 reason,
                 given_back,
                 expires_at,
+                rest.as_ref(),
                 &receipt.tenant,
                 &receipt.job,
                 receipt.token

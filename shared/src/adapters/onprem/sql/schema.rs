@@ -14,6 +14,7 @@ pub(in crate::adapters::onprem) const MAIN: &[Migration] = &[
     Migration { number: 2, sql: include_str!("../../../../migrations/0002_tries.sql") },
     Migration { number: 3, sql: include_str!("../../../../migrations/0003_expiry.sql") },
     Migration { number: 4, sql: include_str!("../../../../migrations/0004_places.sql") },
+    Migration { number: 5, sql: include_str!("../../../../migrations/0005_by_user_and_session.sql") },
 ];
 
 /// The database of rate limits.

@@ -53,6 +53,19 @@ pub(in crate::adapters::onprem) async fn insert<T: Tx>(tx: &mut T, token: &Token
     Ok(())
 }
 
+/// [`crate::principal::TokenStore::insert_first`]: nobody else writes between the look and the token.
+pub(in crate::adapters::onprem) async fn insert_first<T: Tx>(
+    tx: &mut T,
+    token: &Token,
+) -> Result<bool, SqlError> {
+    let any = "SELECT 1 FROM tokens WHERE tenant = $1 LIMIT 1";
+    if !tx.query(any, args![&token.tenant]).await?.is_empty() {
+        return Ok(false);
+    }
+    insert(tx, token).await?;
+    Ok(true)
+}
+
 /// [`crate::principal::TokenStore::find`].
 pub(in crate::adapters::onprem) async fn find<T: Tx>(
     tx: &mut T,

@@ -9,7 +9,7 @@ use crate::unreadable::Sightings;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{DirBuilder, OpenOptions};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a commit waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +50,45 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    connection.busy_handler(Some(wait_for_lock))?;
+    wait_for_locks(&mut connection)?;
     Ok(connection)
 }
 
-fn wait_for_lock(looks: i32) -> bool {
-    std::thread::sleep(LOCK_POLL);
-    u32::try_from(looks).is_ok_and(|looks| LOCK_POLL * looks < LOCK_WAIT)
+/// One connection's wait for somebody else's lock. Time counts, not looks: on a busy machine a look takes many times as
+/// long as it should.
+#[derive(Debug, Default)]
+struct LockWait {
+    since: Option<Instant>,
+}
+
+impl LockWait {
+    /// What SQLite asks before each further look, with how often it has looked.
+    fn look_again(&mut self, looks: i32) -> bool {
+        std::thread::sleep(LOCK_POLL);
+        self.goes_on(looks, Instant::now())
+    }
+
+    /// Whether to look again.
+    fn goes_on(&mut self, looks: i32, now: Instant) -> bool {
+        let since = *self.since.insert(self.since.filter(|_| looks > 0).unwrap_or(now));
+        now.saturating_duration_since(since) < LOCK_WAIT
+    }
+}
+
+fn wait_for_locks(connection: &mut Connection) -> rusqlite::Result<()> {
+    let mut wait = LockWait::default();
+    connection.busy_handler(Some(move |looks| wait.look_again(looks)))
+}
+
+/// Runs `work` without waiting for anybody's lock: what is in use is left for another time.
+pub(super) fn without_waiting<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.busy_handler::<fn(i32) -> bool>(None)?;
+    let done = work(connection);
+    wait_for_locks(connection)?;
+    done
 }
 
 /// Opens a connection that reads a database which is there already.
@@ -119,11 +151,14 @@ fn is_spoilt(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn settings(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    // Before the file has a first page, or it counts for nothing: a file of an earlier release stays as it is until
+    // somebody runs SQLite's VACUUM on it. What is deleted is overwritten, not only forgotten.
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA secure_delete = ON;")?;
     // Turning a new file's log on needs the file for oneself, and SQLite does not ask the busy handler for that.
-    let mut looks = 0;
+    let (mut wait, mut looks) = (LockWait::default(), 0);
     loop {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
-            Err(error) if unavailable(&error) && wait_for_lock(looks) => looks += 1,
+            Err(error) if unavailable(&error) && wait.look_again(looks) => looks = looks.saturating_add(1),
             done => break done?,
         }
     }
@@ -134,4 +169,19 @@ fn settings(connection: &Connection, durability: Durability) -> rusqlite::Result
     connection.execute_batch(
         "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_for_a_lock_ends_by_time_however_many_looks_it_took() {
+        let (start, mut wait) = (Instant::now(), LockWait::default());
+        assert!(wait.goes_on(0, start));
+        let almost = start + LOCK_WAIT.saturating_sub(Duration::from_millis(1));
+        assert!(wait.goes_on(1_000_000, almost), "looks do not count");
+        assert!(!wait.goes_on(2, start + LOCK_WAIT), "time counts");
+        assert!(wait.goes_on(0, start + LOCK_WAIT * 2), "the next lock is waited for anew");
+    }
 }

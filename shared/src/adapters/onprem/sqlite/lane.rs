@@ -4,14 +4,16 @@
 //! queue up; the next commit takes them all. Nobody waits for company: a lone operation is committed at once.
 
 use super::failed;
+use super::place::{self, Place};
 use super::tx::SqliteTx;
+use super::upkeep::Upkeep;
 use crate::adapters::onprem::sql::SqlError;
 use crate::error::StoreError;
 use crate::unreadable::Sightings;
 use futures::channel::oneshot;
 use rusqlite::Connection;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Most operations in one commit: bounds how long the first of them waits for the others' work (about 50 µs each).
@@ -26,6 +28,8 @@ pub(super) struct Lane {
 
 enum Message {
     Run(Box<dyn Operation>),
+    /// Something was deleted: its bytes must not stay.
+    Deleted,
     /// Everything handed in before is done; end, and say so.
     Close(oneshot::Sender<()>),
 }
@@ -69,11 +73,16 @@ impl<A: Send, O: FnMut(&mut SqliteTx<'_>) -> Result<A, SqlError> + Send> Operati
 }
 
 impl Lane {
-    /// Starts the thread.
-    pub(super) fn start(name: &str, connection: Connection, sightings: Sightings) -> std::io::Result<Self> {
+    /// Starts the thread. Where the file has a `place`, nothing is answered as written once that is lost.
+    pub(super) fn start(
+        name: &str,
+        connection: Connection,
+        sightings: Sightings,
+        place: Option<Arc<Place>>,
+    ) -> std::io::Result<Self> {
         let (queue, messages) = channel();
         let thread = std::thread::Builder::new().name(name.to_owned());
-        let thread = thread.spawn(move || work(connection, &messages, &sightings))?;
+        let thread = thread.spawn(move || work(connection, &sightings, place.as_deref(), &messages))?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
@@ -87,6 +96,12 @@ impl Lane {
         let queued = Queued { operation, found: None, reply };
         self.queue.send(Message::Run(Box::new(queued))).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
+    }
+
+    /// Says that something was deleted, whose bytes must not stay in the write-ahead log.
+    pub(super) fn deleted(&self) {
+        // A lane that is closed empties its log at its end.
+        let _ = self.queue.send(Message::Deleted);
     }
 
     /// Ends the thread after everything that was handed in before.
@@ -112,12 +127,45 @@ fn closed() -> StoreError {
     StoreError::Unavailable("the store is closed".into())
 }
 
-fn work(mut connection: Connection, messages: &Receiver<Message>, sightings: &Sightings) {
+fn work(
+    mut connection: Connection,
+    sightings: &Sightings,
+    place: Option<&Place>,
+    messages: &Receiver<Message>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
-    while let Ok(message) = messages.recv() {
+    let mut upkeep = Upkeep::default();
+    loop {
+        let message = match upkeep.wait() {
+            None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait) => messages.recv_timeout(wait),
+        };
         let close = match message {
-            Message::Run(first) => commit_batch(&mut connection, sightings, first, messages, &mut batch),
-            Message::Close(reply) => Some(reply),
+            Ok(Message::Run(first)) => {
+                upkeep.written();
+                let close = commit_batch(
+                    &mut connection,
+                    sightings,
+                    (place, &mut upkeep),
+                    first,
+                    messages,
+                    &mut batch,
+                );
+                if upkeep.is_overdue() {
+                    upkeep.step(&mut connection);
+                }
+                close
+            }
+            Ok(Message::Deleted) => {
+                upkeep.deleted();
+                None
+            }
+            Ok(Message::Close(reply)) => Some(reply),
+            Err(RecvTimeoutError::Timeout) => {
+                upkeep.step(&mut connection);
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         };
         if let Some(reply) = close {
             // With other processes at work the log stays; they or the next start will put it away.
@@ -134,6 +182,7 @@ fn work(mut connection: Connection, messages: &Receiver<Message>, sightings: &Si
 fn commit_batch(
     connection: &mut Connection,
     sightings: &Sightings,
+    (place, upkeep): (Option<&Place>, &mut Upkeep),
     first: Box<dyn Operation>,
     messages: &Receiver<Message>,
     batch: &mut Vec<Box<dyn Operation>>,
@@ -152,44 +201,54 @@ fn commit_batch(
         }
         match messages.try_recv() {
             Ok(Message::Run(operation)) => next = Some(operation),
+            Ok(Message::Deleted) => upkeep.deleted(),
             Ok(Message::Close(reply)) => close = Some(reply),
             Err(_) => {}
         }
     }
+    let is_there = || place.is_none_or(Place::is_there);
     if let Err(error) = begun {
         // Nothing ran. Each caller hears the kind; the first one the cause, for the log.
-        fail_all(batch, error);
+        fail_all(batch.drain(..), error);
     } else if undo {
         // One bad operation must not harm the others: each is run again by itself, in the order of arrival.
         rollback(connection);
-        for mut operation in batch.drain(..) {
+        let mut batch = batch.drain(..);
+        while let Some(mut operation) = batch.next() {
+            if let Err(error) = control(connection, "BEGIN IMMEDIATE") {
+                // Whoever holds the lock was waited for once, not once for each.
+                fail_all(std::iter::once(operation).chain(batch), error);
+                break;
+            }
             match run_alone(connection, sightings, operation.as_mut()) {
+                Ok(()) if !is_there() => operation.fail(place::lost()),
                 Ok(()) => operation.answer(),
                 Err(error) => operation.fail(error.into()),
             }
         }
     } else {
         match control(connection, "COMMIT") {
+            // What was written into a file that is in no folder any more is lost: nobody may take it for kept.
+            Ok(()) if !is_there() => fail_all(batch.drain(..), SqlError::Refused(place::lost())),
             Ok(()) => batch.drain(..).for_each(Operation::answer),
             Err(error) => {
                 // The disk is full or fails. Whether the log already holds the commit cannot be known here, so
                 // nothing is run again: the callers may ask again, and idempotency gives them the truth.
                 rollback(connection);
-                fail_all(batch, error);
+                fail_all(batch.drain(..), error);
             }
         }
     }
     close
 }
 
-/// Runs one operation in a transaction of its own. `Err` if the transaction itself failed; what the operation found is
-/// its own to tell.
+/// Runs one operation in the transaction that was just begun, and ends that. `Err` if the transaction itself failed; what
+/// the operation found is its own to tell.
 fn run_alone(
     connection: &mut Connection,
     sightings: &Sightings,
     operation: &mut dyn Operation,
 ) -> Result<(), SqlError> {
-    control(connection, "BEGIN IMMEDIATE")?;
     if operation.run(&mut SqliteTx::new(connection, sightings)).is_err() {
         rollback(connection);
         return Ok(());
@@ -207,9 +266,9 @@ fn rollback(connection: &Connection) {
     let _ = control(connection, "ROLLBACK");
 }
 
-fn fail_all(batch: &mut Vec<Box<dyn Operation>>, error: SqlError) {
+fn fail_all(batch: impl Iterator<Item = Box<dyn Operation>>, error: SqlError) {
     let mut cause = Some(StoreError::from(error));
-    for operation in batch.drain(..) {
+    for operation in batch {
         let same = || StoreError::Unavailable("the transaction that this was part of failed".into());
         operation.fail(cause.take().unwrap_or_else(same));
     }

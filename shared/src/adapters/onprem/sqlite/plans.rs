@@ -130,8 +130,11 @@ fn run_everything(tx: &mut impl Tx) {
     now(sessions::transcript(tx, &tenant, &key, Window::newest(10))).unwrap();
     now(sessions::turn(tx, &tenant, &TurnId::new("t1"))).unwrap();
     for agents in [None, Some(vec![AgentId::new("mail")])] {
-        let filter = SessionFilter { agents, limit: 10, ..SessionFilter::default() };
-        now(index::list(tx, &tenant, &filter)).unwrap();
+        for user in [None, Some("ann".to_owned())] {
+            let filter =
+                SessionFilter { agents: agents.clone(), user, limit: 10, ..SessionFilter::default() };
+            now(index::list(tx, &tenant, &filter)).unwrap();
+        }
     }
     now(index::parked(tx, &tenant, 10)).unwrap();
     now(index::reset(tx, &tenant, &key, &lease.session_id, &SessionId::new("next"), LATER)).unwrap();
@@ -140,6 +143,7 @@ fn run_everything(tx: &mut impl Tx) {
     let encoded = jobs::EncodedJob {
         tenant: tenant.clone(),
         id: job.clone(),
+        session: key.clone(),
         work: "null".to_owned(),
         lane: "[\"mail\", \"alice\"]".to_owned(),
     };
@@ -171,6 +175,11 @@ fn run_everything(tx: &mut impl Tx) {
     let alice = PrincipalId::new("alice");
     now(tokens::find(tx, &alice)).unwrap();
     now(tokens::list(tx, &tenant)).unwrap();
+    now(tokens::insert_first(
+        tx,
+        &crate::principal::NewToken::admin("first").mint(tenant.clone(), &crate::id::RandomIds, START).0,
+    ))
+    .unwrap();
     now(tokens::revoke(tx, &tenant, &alice, START)).unwrap_err();
 
     for session in [None, Some(key.clone())] {
@@ -200,5 +209,15 @@ fn no_statement_walks_a_table() {
     assert!(ahead.1[0].contains("jobs_by_set"), "{ahead:?}");
     for (sql, plan) in tx.plans {
         assert!(!plan.iter().any(walks), "{sql}\n{plan:#?}");
+        // Where a user or a job's session is asked for, its own index is walked, and no longer one.
+        let index = match &sql {
+            sql if !sql.starts_with("SELECT") && !sql.starts_with("DELETE") => continue,
+            sql if sql.contains("user_id = $") => "sessions_by_user (tenant=? AND user_id=?",
+            sql if sql.contains("FROM jobs") && sql.contains("session_key = $") => {
+                "jobs_by_session (session_key=?"
+            }
+            _ => continue,
+        };
+        assert!(plan.iter().any(|step| step.contains(index)), "{sql}\n{plan:#?}");
     }
 }

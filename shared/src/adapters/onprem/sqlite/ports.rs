@@ -6,17 +6,19 @@ use crate::adapters::onprem::sql::{answers, audit, index, jobs, limits, sessions
 use crate::answer::{Answer, AnswerKey, AnswerStore, Claim};
 use crate::audit::{AuditFilter, AuditLog, AuditRow, AuditVerdict, ChainCheck};
 use crate::clock::Timestamp;
-use crate::error::StoreError;
+use crate::error::{Error, StoreError};
 use crate::id::{AgentId, JobId, PrincipalId, SessionId, SessionKey, TenantId, TurnId};
 use crate::job::{Apart, Backlog, Delivery, Job, JobFilter, JobQueue, NewJob, Outcome, Receipt};
 use crate::limit::{Decision, Limit, RateLimiter};
 use crate::message::Message;
 use crate::principal::{Token, TokenStore};
+use crate::readiness::{Readiness, Unready};
 use crate::session::{
     Becomes, Begun, Interrupted, Lease, NewTurn, Session, SessionFilter, SessionIndex, SessionStore, Step,
     Turn, TurnOutcome, Window,
 };
 use async_trait::async_trait;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -126,7 +128,9 @@ impl SessionIndex for Sqlite {
 
     async fn delete(&self, tenant: &TenantId, key: &SessionKey, from: &SessionId) -> Result<(), StoreError> {
         let (tenant, key, from) = (tenant.clone(), key.clone(), from.clone());
-        self.write(move |tx| now(index::delete(tx, &tenant, &key, &from))).await
+        self.write(move |tx| now(index::delete(tx, &tenant, &key, &from))).await?;
+        self.parts.writer.deleted();
+        Ok(())
     }
 }
 
@@ -203,6 +207,11 @@ impl TokenStore for Sqlite {
         self.write(move |tx| now(tokens::insert(tx, &token))).await
     }
 
+    async fn insert_first(&self, token: &Token) -> Result<bool, StoreError> {
+        let token = token.clone();
+        self.write(move |tx| now(tokens::insert_first(tx, &token))).await
+    }
+
     async fn find(&self, id: &PrincipalId) -> Result<Option<Token>, StoreError> {
         self.read(|tx| now(tokens::find(tx, id)))
     }
@@ -271,5 +280,26 @@ impl AuditLog for Sqlite {
                 return Ok(pruned);
             }
         }
+    }
+}
+
+#[async_trait]
+impl Readiness for Sqlite {
+    async fn unready(&self) -> Vec<Unready> {
+        let (place, probe) = (Arc::clone(&self.parts.place), Arc::clone(&self.parts.probe));
+        if !place.is_there() {
+            let cause = "the data folder was removed or replaced under this process: put it back, or restart";
+            return vec![Unready { reason: "folder", cause: cause.to_owned() }];
+        }
+        // A disk that hangs must not hold a thread of the runtime.
+        let failure = match self.aside(move || probe.failure()).await {
+            Ok(failure) => failure,
+            Err(error) => Some(Error::from(error).cause()),
+        };
+        let unready = |error| Unready {
+            reason: "disk",
+            cause: format!("the data folder cannot be written to: {error}"),
+        };
+        failure.map(unready).into_iter().collect()
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Row {
     pub(super) set_at: Timestamp,
     pub(super) reason: Option<String>,
     pub(super) token: u64,
+    /// From a delivery to its settlement.
+    pub(super) delivered: bool,
     /// Whose queue has it.
     pub(super) region: String,
     /// Of a job that is done.
@@ -103,6 +105,7 @@ impl Row {
             set_at: item.opt_time("set")?.unwrap_or_default(),
             reason: item.opt_text("reason")?.map(str::to_owned),
             token: item.count("token")?,
+            delivered: item.opt_int("delivered")?.is_some(),
             region: item.text("region")?.to_owned(),
             kept_until: item
                 .opt_int(EXPIRES)?
@@ -139,6 +142,9 @@ impl Row {
             .text(LISTED.sort, format!("{created}#{name}"));
         if self.may_have_run {
             draft = draft.count("may_have_run", 1);
+        }
+        if self.delivered {
+            draft = draft.count("delivered", 1);
         }
         if self.state == JobState::Pending {
             let visible = keys::in_order(self.visible_at);
