@@ -226,7 +226,7 @@ async fn enqueue(
         {
             // A job that is done keeps nothing of what was asked; its turn does.
             response = match app.stores.sessions.turn(&caller.tenant, &stored.turn).await? {
-                Some(turn) => Response::new(&turn.id, &read_options(&turn)?),
+                Some(turn) => Response::new(&turn.id, &read_options(&turn)),
                 None => Response::new(&stored.turn, &stored.options),
             };
         }

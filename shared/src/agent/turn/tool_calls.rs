@@ -5,7 +5,7 @@ use crate::agent::TurnEvent;
 use crate::bounds::TURN_BYTES;
 use crate::message::{MessageBody, ToolCall};
 use crate::quote::quoted;
-use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolSpec};
+use crate::tool::{Effect, Tool, ToolContext, ToolSpec};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::time::Instant;

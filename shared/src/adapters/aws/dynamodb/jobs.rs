@@ -113,7 +113,7 @@ impl DynamoStores {
     /// What is to be written along with a job that is done and kept until then: what was said goes at once.
     async fn ended(&self, row: &mut Row, until: Timestamp) -> Result<Vec<Write>, StoreError> {
         let key = row.key();
-        let Some(mut job) = self.work(row).await? else {
+        let Some(Ok(mut job)) = self.work(row).await? else {
             return row.work.kept_until(self.core.as_ref(), &key, until).await;
         };
         job.work.forget_what_was_said();

@@ -76,6 +76,7 @@ impl Row {
             created_at: item.time("created").unwrap_or_default(),
             visible_at: item.time("visible").unwrap_or_default(),
             set_at: item.opt_time("set").ok().flatten().unwrap_or_default(),
+            delivered: item.attrs.contains_key("delivered"),
             reason: None,
             token: item.count("token").unwrap_or_default(),
             region: item.text("region").unwrap_or_default().to_owned(),
