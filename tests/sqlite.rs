@@ -513,7 +513,7 @@ async fn what_was_deleted_is_in_no_file_any_more() {
     let Work::Turn(request) = &mut done.work;
     request.session = SessionKey::new("other");
     assert!(stores.jobs.enqueue(&done, Duration::ZERO, at(5)).await.expect("an answer"));
-    let delivered = stores.jobs.receive(1, at(20), at(100)).await.expect("a delivery");
+    let delivered = stores.jobs.receive(1, at(20), at(100), &Apart::default()).await.expect("a delivery");
     assert!(holds(&bytes_of(data.path()), "ZEBRA"), "the texts would be found");
     stores.jobs.settle(&delivered[0].receipt, &Outcome::Done, at(30)).await.expect("a settlement");
     delete(&stores, "s").await;
