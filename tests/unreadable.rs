@@ -21,7 +21,7 @@ use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::{ErrorKind, StoreError};
 use shared::id::{JobId, PrincipalId, SessionId, SessionKey, TurnId};
-use shared::job::{JobFilter, JobState, Outcome, Work};
+use shared::job::{Apart, JobFilter, JobState, Outcome, Work};
 use shared::session::{Becomes, Begun, NewTurn, SessionFilter, Step, TurnOutcome, Window};
 use std::time::Duration;
 
@@ -62,9 +62,12 @@ fn answer() -> Answer {
 /// When everything that was begun is long interrupted.
 const LATER: i64 = 5_000;
 
+/// What these tests give a lease for, or longer.
+const LEASE: Duration = Duration::from_secs(90);
+
 /// Everything of the others goes on, whatever was damaged; jobs that cannot be read end as dead.
 async fn others_go_on(stores: &Stores, kind: &str) {
-    let deliveries = stores.jobs.receive(10, at(LATER), at(LATER + 90)).await.expect(kind);
+    let deliveries = stores.jobs.receive(10, at(LATER), at(LATER + 90), &Apart::default()).await.expect(kind);
     let good = deliveries.iter().find(|delivery| delivery.job.job.id.as_str() == "good-j");
     assert!(good.is_some_and(|good| good.job.unreadable.is_none()), "{kind}: {deliveries:?}");
     for delivery in &deliveries {
@@ -74,13 +77,17 @@ async fn others_go_on(stores: &Stores, kind: &str) {
         };
         stores.jobs.settle(&delivery.receipt, &outcome, at(LATER)).await.expect(kind);
     }
-    let again = stores.jobs.receive(10, at(LATER + 1_000_000), at(LATER + 1_000_090)).await.expect(kind);
+    let again = stores
+        .jobs
+        .receive(10, at(LATER + 1_000_000), at(LATER + 1_000_090), &Apart::default())
+        .await
+        .expect(kind);
     assert_eq!(again, [], "{kind}: nothing is delivered for ever");
     let jobs = JobFilter { limit: 10, ..JobFilter::default() };
     let jobs = stores.jobs.list(&tenant(), &jobs, at(LATER)).await.expect(kind);
     assert!(jobs.iter().any(|job| job.job.id.as_str() == "good-j" && job.state == JobState::Done), "{kind}");
 
-    let interrupted = stores.index.interrupted(at(LATER), 10).await.expect(kind);
+    let interrupted = stores.index.interrupted(at(LATER), LEASE, 10).await.expect(kind);
     assert!(
         interrupted.iter().any(|found| found.turn.id.as_str() == "good-held-t"),
         "{kind}: {interrupted:?}"
@@ -131,7 +138,7 @@ async fn an_unreadable_turn_ends_and_its_session_goes_on(stores: &Stores, kind: 
     let found = stores.sessions.turn(&tenant(), &TurnId::new("bad-held-t")).await.expect(kind);
     assert!(found.is_some_and(|turn| turn.outcome.is_some()), "{kind}");
     run(stores, &new_turn("bad-next", "bad-held"), LATER + 2_000).await;
-    let interrupted = stores.index.interrupted(at(LATER * 2), 10).await.expect(kind);
+    let interrupted = stores.index.interrupted(at(LATER * 2), LEASE, 10).await.expect(kind);
     assert!(interrupted.iter().all(|found| found.turn.session.as_str() != "bad-held"), "{kind}");
     let head = stores.sessions.load(&tenant(), &SessionKey::new("bad-held")).await.expect(kind).expect(kind);
     stores.index.delete(&tenant(), &head.key, &head.id).await.expect(kind);
@@ -201,7 +208,10 @@ async fn what_could_not_be_read_back_is_never_stored(stores: &Stores) {
     request.options.echo = deep;
     let enqueued = stores.jobs.enqueue(&job, Duration::ZERO, at(10)).await;
     assert!(matches!(enqueued, Err(StoreError::TooDeep { .. })), "{enqueued:?}");
-    assert_eq!(stores.jobs.receive(10, at(LATER), at(LATER + 90)).await.expect("an answer"), []);
+    assert_eq!(
+        stores.jobs.receive(10, at(LATER), at(LATER + 90), &Apart::default()).await.expect("an answer"),
+        []
+    );
     let lease = start(stores, &new_turn("t", "s"), 10, 100).await;
     let ended = stores.sessions.commit(&lease, &Step::default(), &done("fine"), at(20)).await;
     assert!(ended.is_ok(), "{ended:?}");

@@ -7,7 +7,7 @@ use shared::app::Stores;
 use shared::audit::AuditFilter;
 use shared::error::StoreError;
 use shared::id::{AgentId, SessionId, SessionKey, TenantId, TurnId};
-use shared::job::{Delivery, JobFilter, JobState, NewJob, Outcome, Work};
+use shared::job::{Apart, Delivery, JobFilter, JobState, NewJob, Outcome, Work};
 use shared::message::ToolCall;
 use shared::session::{
     Begun, Interrupted, Lease, NewTurn, Parked, SessionFilter, Step, Turn, TurnOutcome, Window,
@@ -353,7 +353,8 @@ async fn enqueue(stores: &Stores, job: &NewJob, now: i64) {
 }
 
 async fn deliver(stores: &Stores, now: i64) -> Delivery {
-    let deliveries = stores.jobs.receive(1, at(now), at(now + 100)).await.expect("deliveries");
+    let deliveries =
+        stores.jobs.receive(1, at(now), at(now + 100), &Apart::default()).await.expect("deliveries");
     deliveries.into_iter().next().expect("a due job")
 }
 
@@ -379,7 +380,8 @@ pub(crate) async fn a_deletion_takes_the_sessions_jobs_along(stores: &Stores) {
 
     delete(stores, "s").await;
     assert_eq!(jobs(stores).await, [("other".to_owned(), JobState::Pending)]);
-    let left = stores.jobs.receive(9, at(1_000_000), at(1_000_100)).await.expect("deliveries");
+    let left =
+        stores.jobs.receive(9, at(1_000_000), at(1_000_100), &Apart::default()).await.expect("deliveries");
     let mut left: Vec<_> = left.iter().map(|delivery| delivery.receipt.tenant.as_str()).collect();
     left.sort_unstable();
     assert_eq!(left, ["main", "other"], "no job of the session makes it anew");

@@ -301,9 +301,11 @@ async fn failures_count_against_the_caller_behind_the_proxy_not_the_proxy() {
 #[tokio::test]
 async fn a_clock_that_was_a_day_ahead_for_a_moment_locks_nobody_out() {
     const DAY: Duration = Duration::from_secs(86_400);
-    let app = behind_a_proxy();
+    let app = TestApp::behind_a_proxy();
     let token = app.token("a", &[Scope::Chat]).await;
-    let ask = async |token: &str, from: &str| app.get(MODELS, token).from(from).send().await.status;
+    let ask = async |token: &str, caller: &str| {
+        app.get(MODELS, token).through_the_proxy(caller).send().await.status
+    };
     app.clock.advance(DAY);
     assert_eq!(ask(&token, "192.0.2.8").await, 200);
     for _ in 0..10 {
@@ -311,7 +313,7 @@ async fn a_clock_that_was_a_day_ahead_for_a_moment_locks_nobody_out() {
     }
     assert_eq!(ask(&token, "192.0.2.7").await, 429);
     app.clock.set_back(DAY);
-    for from in ["192.0.2.7", "192.0.2.8"] {
-        assert_eq!(ask(&token, from).await, 200, "{from}");
+    for caller in ["192.0.2.7", "192.0.2.8"] {
+        assert_eq!(ask(&token, caller).await, 200, "{caller}");
     }
 }

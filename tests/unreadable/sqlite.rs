@@ -1,7 +1,7 @@
 //! SQLite, damaged by SQL.
 
 use super::{
-    LATER, an_unreadable_answer_is_said_to_be_one, an_unreadable_job_is_dead_by_its_name,
+    LATER, LEASE, an_unreadable_answer_is_said_to_be_one, an_unreadable_job_is_dead_by_its_name,
     an_unreadable_session_can_be_deleted, an_unreadable_session_can_be_reset_and_deleted,
     an_unreadable_turn_ends_and_its_session_goes_on, fill, others_go_on, too_deep,
     what_could_not_be_read_back_is_never_stored,
@@ -283,7 +283,7 @@ async fn a_damaged_page_costs_what_lies_on_it_and_nothing_else() {
     let all = SessionFilter { limit: 100, ..SessionFilter::default() };
     let listed = lab.stores.index.list(&tenant(), &all).await.expect("a listing");
     assert!((40..50).contains(&listed.len()), "{}", listed.len());
-    let interrupted = lab.stores.index.interrupted(at(LATER), 100).await.expect("a listing");
+    let interrupted = lab.stores.index.interrupted(at(LATER), LEASE, 100).await.expect("a listing");
     assert!((40..50).contains(&interrupted.len()), "{}", interrupted.len());
     for number in [10, 59] {
         let key = SessionKey::new(format!("s{number}"));
