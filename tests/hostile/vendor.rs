@@ -86,18 +86,24 @@ impl Drop for Vendor {
     }
 }
 
-/// Answers `Heard: <mark>` to the mark of the newest message.
+/// Answers `Heard: <mark>` to the one mark of the newest message. A message with several asks for a summary of an earlier part
+/// of the session, and is no turn.
 async fn honest(State(calls): State<Arc<Calls>>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let newest = request["messages"].as_array().and_then(|messages| messages.last()).map(Value::to_string);
-    let mark = newest.as_deref().and_then(mark_of).unwrap_or_default().to_owned();
-    *calls.lock().unwrap_or_else(PoisonError::into_inner).entry(mark.clone()).or_default() += 1;
-    let events = [event(&format!("Heard: {mark}"), None), event("", Some("stop")), done()];
-    events_of(stream::iter(events))
+    let newest = newest.unwrap_or_default();
+    let said = match mark_of(&newest) {
+        Some(mark) if newest.matches(MARK).count() == 1 => {
+            *calls.lock().unwrap_or_else(PoisonError::into_inner).entry(mark.to_owned()).or_default() += 1;
+            format!("Heard: {mark}")
+        }
+        _ => "They greeted each other.".to_owned(),
+    };
+    events_of(stream::iter([event(&said, None), event("", Some("stop")), done()]))
 }
 
-/// The mark in a text.
-pub(crate) fn mark_of(text: &str) -> Option<&str> {
+/// The first mark in a text.
+fn mark_of(text: &str) -> Option<&str> {
     let from = &text[text.find(MARK)?..];
     let is_mark = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
     Some(&from[..from.find(|letter| !is_mark(letter)).unwrap_or(from.len())])
