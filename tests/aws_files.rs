@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use harness::files::{Bucket, Owner, Place};
 use harness::lambda::serve;
 use shared::files::{Entry, FileError, FilePath, Files, Listing, TargetPath};
+use shared::quote::quoted;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
@@ -136,7 +137,7 @@ async fn a_path_is_no_file_here_and_folder_there() {
         ("notes", "is a folder; name a file"),
         ("notes/a.txt/x", "leads through something that is no folder"),
     ] {
-        let why = Err(format!("`{path}` {why}"));
+        let why = Err(format!("`{}` {why}", quoted(path)));
         assert_eq!(write(files, &owner, path, "x").await.map_err(|error| error.to_string()), why);
         assert_eq!(
             append(files, &owner, path, "x").await.map(|_| true).map_err(|error| error.to_string()),

@@ -124,6 +124,11 @@ pub(crate) fn case(name: &str, n: usize) -> Option<Case> {
             "a_body_that_takes_longer_than_30_seconds_is_given_up",
             "by a clock that is set",
         ),
+        "request.bytesPerRequest" => Elsewhere(
+            "tests/http/edges.rs",
+            "a_token_that_brings_more_bytes_than_its_rate_allows_waits",
+            "by a clock that is set",
+        ),
         "request.tools" => chat(tools(n, 3), tools(n + 1, 3)),
         "request.toolName" => chat(tools(1, n), tools(1, n + 1)),
         "request.pictures" => chat(pictures(&vec![1; n]), pictures(&vec![1; n + 1])),

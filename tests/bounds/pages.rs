@@ -60,6 +60,7 @@ fn japanese(name: &str) -> Option<&'static str> {
         "request.headers" => "431 を返し、接続を閉じます",
         "request.headTime" => "接続を閉じます",
         "request.bodyTime" => "408 request_timeout",
+        "request.bytesPerRequest" => "トークンが 256 秒分先行すると 429 rate_limited",
         "request.hookBody" => "413 payload_too_large（`/hooks/…`）",
         "request.toolBody" => "413 payload_too_large（`/tools/invoke`）",
         "request.pictures" => "400 invalid（該当する画像を示します。メッセージごと）",

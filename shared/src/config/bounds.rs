@@ -6,7 +6,7 @@ use super::Config;
 use crate::bounds::{
     ANSWER_BYTES, ANSWER_BYTES_PER_TOKEN, ANSWER_CALLS, ANSWER_WIRE_BYTES, AUDIT_COUNTED, BACKLOG_COUNTED,
     BODY_LEVELS, BODY_VALUES, Bound, CLOCK_SLACK, HEAD_BYTES, HOP_LINE_BYTES, LANES_LOOKED_AT,
-    LISTENER_BYTES, LOCK_WAIT, MESSAGE_PARTS, READ_ASIDE_WAIT, READS_ASIDE, REQUEST_MESSAGES, REQUEST_TOOLS,
+    LISTENER_BYTES, MESSAGE_PARTS, READ_ASIDE_WAIT, READS_ASIDE, REQUEST_MESSAGES, REQUEST_TOOLS,
     SETTINGS_LEVELS, STORED_LEVELS, TURN_BYTES, UNREADABLE_TOLD, Unit, most_of_other, most_of_token,
 };
 use std::time::Duration;
@@ -106,13 +106,6 @@ impl Config {
             row("settings.levels", SETTINGS_LEVELS, Unit::Levels, None, "the settings are refused"),
             row("unreadable.told", UNREADABLE_TOLD, Unit::Count, None, "counted, not told by its id"),
             row(
-                "jobs.atOnce",
-                self.turns.worker_concurrency,
-                Unit::Count,
-                Some("turns.workerConcurrency"),
-                "the job waits; at half, whoever has less comes first",
-            ),
-            row(
                 "jobs.ofToken",
                 most_of_token(self.turns.worker_concurrency),
                 Unit::Count,
@@ -184,7 +177,6 @@ impl Config {
             ),
             row("store.readsAside", READS_ASIDE, Unit::Count, None, "waits in order"),
             row("store.readAsideWait", millis(READ_ASIDE_WAIT), Unit::Millis, None, "503 unavailable"),
-            row("store.lockWait", millis(LOCK_WAIT), Unit::Millis, None, "503 unavailable"),
         ]
     }
 }
