@@ -58,7 +58,6 @@ fn machine(root: &Path) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 mod tests {
     use super::*;
 
