@@ -19,7 +19,7 @@ async fn ask(client: &Client, agent: &str) -> Value {
 /// What a scrape says of the queue.
 async fn scraped(client: &Client) -> Vec<String> {
     let text = client.get("/metrics").await.expect("an answer").body;
-    let lines = text.lines().filter(|line| line.starts_with("reef_"));
+    let lines = text.lines().filter(|line| line.starts_with("reef_jobs") || line.starts_with("reef_worker"));
     lines.filter(|line| !line.contains("oldest_due")).map(str::to_owned).collect()
 }
 
