@@ -278,6 +278,7 @@ async fn a_database_of_the_first_release_is_brought_up_with_what_it_holds() {
     for (now, kept) in [(days(14) + 6_999, 2), (days(14) + 7_000, 1)] {
         assert_eq!(stores.jobs.list(&tenant(), &all, at(now)).await.expect("a listing").len(), kept);
     }
+    stores.jobs.settle(&delivered[0].receipt, &Outcome::Done, at(7_050)).await.expect("a settlement");
     // Jobs of that time are known to be for their session.
     let lease = match stores.sessions.begin(&new, at(400), at(500)).await.expect("a verdict") {
         Begun::Resumed { lease, .. } => lease,

@@ -37,6 +37,9 @@ fn assert_refused(answer: &Answer) {
     assert_eq!(answer.json()["error"]["message"], message);
 }
 
+/// A body with so many of something.
+type OfMany<'a> = &'a dyn Fn(usize) -> Value;
+
 #[tokio::test]
 async fn a_body_is_refused_while_there_is_no_memory_for_it_and_taken_afterwards() {
     let app = small();
@@ -107,7 +110,7 @@ async fn lists_may_be_as_long_as_their_bounds_and_one_more_is_refused_by_name() 
         let call = json!({"id": "c", "function": {"name": "f", "arguments": "{}"}});
         json!({"messages": [{"role": "assistant", "tool_calls": vec![call; count]}, user()]})
     };
-    let kinds: [(&str, &str, &dyn Fn(usize) -> Value, usize); 5] = [
+    let kinds: [(&str, &str, OfMany<'_>, usize); 5] = [
         (CHAT, "messages", &messages, REQUEST_MESSAGES),
         (RESPONSES, "input", &items, REQUEST_MESSAGES),
         (CHAT, "messages[0].content", &parts, MESSAGE_PARTS),
