@@ -10,7 +10,7 @@ mod memory;
 use harness::client::Client;
 use harness::process::{Process, Signal, Site};
 use harness::vendor::{Answer, Gate, Step, Stream, Vendor};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 use std::process::{Command, Output, Stdio};
 
