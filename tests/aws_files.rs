@@ -137,7 +137,7 @@ async fn a_path_is_no_file_here_and_folder_there() {
         ("notes", "is a folder; name a file"),
         ("notes/a.txt/x", "leads through something that is no folder"),
     ] {
-        let why = Err(format!("`{}` {why}", quoted(path)));
+        let why = Err(format!("`{path}` {why}"));
         assert_eq!(write(files, &owner, path, "x").await.map_err(|error| error.to_string()), why);
         assert_eq!(
             append(files, &owner, path, "x").await.map(|_| true).map_err(|error| error.to_string()),
@@ -158,7 +158,7 @@ async fn what_can_be_no_key_is_refused() {
         [(long.as_str(), "has a name that is too long"), ("a\u{ffff}", "has a name that cannot be kept")]
     {
         let refused = write(files, &owner, path, "x").await.map_err(|error| error.to_string());
-        assert_eq!(refused, Err(format!("`{path}` {why}")));
+        assert_eq!(refused, Err(format!("`{}` {why}", quoted(path))));
     }
     assert!(!write(files, &owner, &long[..long.len() - 1], "x").await.expect("the longest path"));
     assert_eq!(bucket.objects().await.into_keys().map(|key| key.len()).collect::<Vec<_>>(), [1_024]);

@@ -73,11 +73,11 @@ fn japanese(name: &str) -> Option<&'static str> {
         "request.toolName" => "400 invalid（該当するツールを示します）",
         "request.stop" => "400 invalid（`stop` を示します）",
         "request.metadata" | "request.metadataKey" | "request.metadataValue" => {
-            "400 invalid（`metadata` を示します）"
+            "`/v1/responses` では 400 invalid（`metadata` を示します）"
         }
         "request.agent" => "400 invalid（`model` を示します）",
         "request.session" | "request.channel" => "400 invalid（該当するヘッダーまたはフィールドを示します）",
-        "request.model" => "404 not_found（そのような名前のモデルはありません）",
+        "request.model" => "`x-openclaw-model` では 404 not_found、エージェントの指定では 400 invalid",
         "request.user" => "400 invalid（`user` を示します）",
         "request.key" => "400 invalid（`Idempotency-Key` を示します）",
         "request.id" => "代わりに Reef が付けた ID を使います",

@@ -38,7 +38,11 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), Fault> {
     host.needs_a_site("serve")?;
-    let settings = host.settings()?;
+    let mut settings = host.settings()?;
+    if let Settings::Noted { demo, .. } = &mut settings {
+        // Nothing falls back to the demo model because it was tried once: that is said anew at each start.
+        *demo = host.demo;
+    }
     let mut config = host.config(Purpose::Run)?;
     if let Some(listen) = args.listen {
         config.gateway.listen = listen;
