@@ -10,7 +10,8 @@ use harness::stores::{at, new_turn, run, start, stores_of, tenant};
 use rusqlite::Connection;
 use shared::adapters::onprem::Sqlite;
 use shared::app::Stores;
-use shared::id::SessionKey;
+use shared::id::{PrincipalId, SessionKey};
+use shared::job::Apart;
 use shared::limit::{Decision, Limit};
 use shared::session::{SessionFilter, Window};
 use std::collections::BTreeSet;
@@ -122,6 +123,25 @@ async fn no_kind_of_unreadable_row_harms_anybody_else() {
         let lab = Lab::filled().await;
         lab.damage(kind);
         others_go_on(&lab.stores, &format!("{kind:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_very_name_cannot_be_read_hides_no_other() {
+    let mallory = Apart { principals: [PrincipalId::new("mallory")].into(), ..Apart::default() };
+    for (column, value) in [("id", "x'fffe'"), ("id", "CAST(x'fffe' AS TEXT)"), ("tenant", "x'ff'")] {
+        for apart in [&Apart::default(), &mallory] {
+            let lab = Lab::filled().await;
+            lab.raw()
+                .execute("UPDATE jobs SET visible_at = 1 WHERE id LIKE 'bad%'", [])
+                .expect("the first one");
+            lab.damage(("jobs", column, value));
+            // One at a time, as the worker takes them.
+            let delivered =
+                lab.stores.jobs.receive(1, at(LATER), at(LATER + 90), apart).await.expect("a delivery");
+            assert_eq!(delivered.len(), 1, "{column} = {value}, {apart:?}");
+            assert_eq!(lab.seen(), BTreeSet::from(["jobs"]), "{column} = {value}");
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) enum Settings {
 
 impl Settings {
     /// Reads and checks them.
-    fn load(&self, data: &Path, purpose: Purpose) -> Result<Config, Fault> {
+    pub(crate) fn load(&self, data: &Path, purpose: Purpose) -> Result<Config, Fault> {
         match self {
             Self::Named { file, demo } | Self::Noted { file, demo } => load(file, *demo, purpose)?
                 .map_err(|problems| Fault::new(told(&file.display().to_string(), &problems))),

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ServeArgs, host: &HostArgs, wrap: Wrap) -> Result<(), F
         // Nothing falls back to the demo model because it was tried once: that is said anew at each start.
         *demo = host.demo;
     }
-    let mut config = host.config(Purpose::Run)?;
+    let mut config = settings.load(&host.data, Purpose::Run)?;
     if let Some(listen) = args.listen {
         config.gateway.listen = listen;
     }

@@ -211,6 +211,11 @@ impl Row {
         Self(fields.into_iter())
     }
 
+    /// Whether the next fields are texts: of a row's key, that it can be named in a statement.
+    pub(super) fn is_named(&self, fields: usize) -> bool {
+        self.0.as_slice().iter().take(fields).all(|field| matches!(field, Field::Text(_)))
+    }
+
     /// The next fields as a name for people, for a row that may turn out to be unreadable.
     pub(super) fn name(&self, fields: usize) -> String {
         let mut name = String::new();

@@ -47,6 +47,12 @@ const HIDDEN_AHEAD: &str = "SELECT tenant, id, visible_at, created_at, lane FROM
      WHERE state = 'pending' AND set_at > $1 AND visible_at + 0 > $2
      ORDER BY visible_at + 0, created_at, tenant, id LIMIT $3";
 
+/// Due rows without a readable name that a delivery steps over at most: more than a damaged page holds.
+const NAMELESS_STEPPED_OVER: usize = 1_000;
+
+/// The same in one lane.
+const NAMELESS_IN_LANE: usize = 32;
+
 /// What a job is called in a note about its row: its table, and by how many of the first columns.
 const NAMED: (&str, usize) = ("jobs", 2);
 
@@ -193,7 +199,7 @@ async fn found_apart<T: Tx>(
     for _ in 0..LANES_LOOKED_AT {
         let Some(this) = lane else { break };
         if !is_apart(&this, apart) {
-            let due = tx.query(DUE_IN_LANE, args![&this, now, max]).await?;
+            let due = tx.query(DUE_IN_LANE, args![&this, now, max + NAMELESS_IN_LANE]).await?;
             found.append(&mut read_each(tx, NAMED, due, read_place));
         }
         let next = "SELECT lane FROM jobs WHERE state = 'pending' AND lane > $1 ORDER BY lane LIMIT 1";
@@ -222,6 +228,26 @@ async fn hidden_ahead<T: Tx>(
     Ok(found.into_iter().map(|(place, _)| place).collect())
 }
 
+/// The longest due jobs whose names can be read. Those without one are told of and stepped over: they can be ended by nobody,
+/// and must hide nobody's.
+async fn due_by_name<T: Tx>(tx: &mut T, max: usize, now: Timestamp) -> Result<Vec<Row>, SqlError> {
+    let mut looks = max;
+    loop {
+        let rows = around_damage(tx, NAMED.0, DUE.of::<T>(), DUE_LAST.of::<T>(), args![now, looks]).await?;
+        let found = rows.len();
+        let (mut named, nameless): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().partition(|row| row.is_named(NAMED.1));
+        for row in &nameless {
+            tx.saw(NAMED.0, row.name(NAMED.1), "its name is no text");
+        }
+        named.truncate(max);
+        if named.len() == max || found < looks || looks > NAMELESS_STEPPED_OVER {
+            return Ok(named);
+        }
+        looks = looks.saturating_mul(2);
+    }
+}
+
 /// [`crate::job::JobQueue::receive`].
 pub(in crate::adapters::onprem) async fn receive<T: Tx>(
     tx: &mut T,
@@ -232,7 +258,7 @@ pub(in crate::adapters::onprem) async fn receive<T: Tx>(
 ) -> Result<Vec<Delivery>, SqlError> {
     let mut due = Vec::new();
     let others = if apart.is_empty() {
-        due = around_damage(tx, NAMED.0, DUE.of::<T>(), DUE_LAST.of::<T>(), args![now, max]).await?;
+        due = due_by_name(tx, max, now).await?;
         let missing = max.saturating_sub(due.len());
         if missing == 0 { Vec::new() } else { hidden_ahead(tx, missing, now, apart).await? }
     } else {
