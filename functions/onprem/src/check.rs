@@ -41,7 +41,9 @@ fn advice(table: &str) -> &'static str {
         "sessions" => "reset or delete the session: POST /v1/sessions/{key}/reset, DELETE /v1/sessions/{key}",
         "messages" => "nothing need be done: a note stands in its place; or reset the session",
         "turns" => "nothing need be done: the turn ends, or has ended, as failed; ask again under a new key",
-        "jobs" => "nothing need be done: the job is dead; send again what it was to do",
+        "jobs" => {
+            "nothing need be done: the job is dead, or, if not even its name can be read, stepped over; send again what it was to do"
+        }
         "tokens" => "make a new token and revoke this one",
         "idempotency" => "nothing need be done: its key is answered so until it is forgotten",
         "audit" => "find out who changed it: a row is never written so",
