@@ -68,7 +68,8 @@ const RELEASE: Goal = Goal { p99: Duration::from_secs(1), peak: 350.0, after: 60
 const DEBUG: Goal =
     Goal { p99: Duration::from_secs(5), peak: RELEASE.peak + 50.0, after: RELEASE.after + 50.0 };
 
-/// The program, and what must hold for it.
+/// The program, and what must hold for it. A release build does not reach its `p99` yet: 16 s on two cores on 2026-11-30, for
+/// it answers the hostile clients so much faster that they ask for both cores.
 pub(crate) fn product() -> (String, Goal) {
     match std::env::var("REEF_BIN") {
         Ok(program) if !program.is_empty() => (program, RELEASE),
